@@ -1,0 +1,95 @@
+# See https://tech.davis-hansson.com/p/make/
+SHELL := bash
+.DELETE_ON_ERROR:
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --warn-undefined-variables
+MAKEFLAGS += --no-builtin-rules
+MAKEFLAGS += --no-print-directory
+
+# The tools of this checkout. They are installed here, by version, and git ignores the folder.
+BIN := .bin
+export PATH := $(abspath $(BIN)):$(PATH)
+BUF_VERSION := v1.75.0
+GOLANGCI_LINT_VERSION := v2.15.0
+
+# The contract as it was released last.
+RELEASED := proto/released.binpb
+INTEROP := internal/interop
+# Debian's packages that tests run, by the program that each brings.
+DEBIAN := curl:curl
+
+.PHONY: help
+help: ## Describe the targets
+	@grep -E '^[a-zA-Z_-]+:.*?## .*$$' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*?## "}; {printf "%-16s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: ## Serve RouteGuide on localhost:50051
+	go run ./server
+
+.PHONY: test
+test: tools ## Run every test, with the race detector, and against the stock tools
+	go test -race ./...
+	cd $(INTEROP) && go test ./...
+
+.PHONY: bench
+bench: ## Run the Go benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: lint
+lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check the contract and the Go code
+	buf lint
+	buf format --diff --exit-code
+	golangci-lint run ./...
+	cd $(INTEROP) && golangci-lint run --config ../../.golangci.yml ./...
+
+.PHONY: format
+format: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Format the contract and the Go code
+	buf format --write
+	golangci-lint fmt ./...
+	cd $(INTEROP) && golangci-lint fmt --config ../../.golangci.yml ./...
+
+.PHONY: generate
+generate: $(BIN)/buf-$(BUF_VERSION) ## Generate the code in gen/ from the contract in proto/
+	buf generate
+
+.PHONY: checkgenerate
+checkgenerate: generate ## Fail if what is committed is not what is generated
+	go mod tidy -diff
+	cd $(INTEROP) && go mod tidy -diff
+	@test -z "$$(git status --porcelain gen | tee /dev/stderr)" || { echo 'gen/ is not what the contract generates: run `make generate` and commit the result'; exit 1; }
+
+.PHONY: breaking
+breaking: $(BIN)/buf-$(BUF_VERSION) ## Fail if the contract breaks the one that was released last
+	buf breaking --against $(RELEASED)
+
+.PHONY: release
+release: $(if $(wildcard $(RELEASED)),breaking) $(BIN)/buf-$(BUF_VERSION) ## Make the contract as it stands the released one
+	buf build -o $(RELEASED)
+
+.PHONY: features
+features: ## Write the features that come with the server (needs npm)
+	go generate ./server/guide
+
+.PHONY: tools
+tools: $(BIN)/buf-$(BUF_VERSION) ## Install what the tests need
+	@for need in $(DEBIAN); do \
+		program=$${need%%:*} package=$${need##*:}; \
+		if ! command -v $$program >/dev/null; then \
+			echo "installing $$package, for $$program"; \
+			{ test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$package; } || \
+			{ echo "the tests need $$program, and it could not be installed: get it from your system's packages (Debian: apt-get install $$package)"; exit 1; }; \
+		fi; \
+	done
+
+.PHONY: clean
+clean: ## Delete the tools and all else that git ignores, but not the notes that a server keeps here
+	git clean -Xdf --exclude='!routeguide-notes'
+
+$(BIN)/buf-$(BUF_VERSION):
+	GOBIN=$(abspath $(BIN)) go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+	@rm -f $(BIN)/buf-*; touch $@
+
+$(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	GOBIN=$(abspath $(BIN)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@rm -f $(BIN)/golangci-lint-*; touch $@

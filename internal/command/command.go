@@ -1,0 +1,86 @@
+// Package command is what the commands of this module share: how arguments and environment are
+// read, which exit code an error gives, and how signals end a run.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes of a command.
+const (
+	ExitOK    = 0
+	ExitError = 1
+	ExitUsage = 2
+)
+
+// ErrHelp says that the arguments asked for help, which has been printed.
+var ErrHelp = errors.New("help was asked for")
+
+// A UsageError says that the command was called in a way that makes no sense.
+type UsageError struct {
+	Err error
+}
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Usagef returns a [*UsageError] with a formatted text.
+func Usagef(format string, args ...any) error {
+	return &UsageError{Err: fmt.Errorf(format, args...)}
+}
+
+// Parse reads args into grammar, a pointer to a struct with kong's tags. Each flag can also be
+// given as an environment variable: ROUTEGUIDE_, and the name of the flag in capitals, with
+// underscores. An argument wins over the environment. The error is [ErrHelp] or a [*UsageError].
+func Parse(grammar any, name, description string, args []string, stdout, stderr io.Writer) (*kong.Context, error) {
+	helped := false
+	parser, err := kong.New(grammar,
+		kong.Name(name),
+		kong.Description(description),
+		kong.DefaultEnvars("ROUTEGUIDE"),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return nil, ErrHelp
+	}
+	if err != nil {
+		return nil, &UsageError{Err: err}
+	}
+	return parsed, nil
+}
+
+// Main runs a command until it is done, or SIGINT or SIGTERM ends its context; a second signal ends
+// the process at once. It reports an error on stderr, in one line, and returns the exit code.
+func Main(name string, run func(ctx context.Context, args []string, stdout, stderr io.Writer) error) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	var usage *UsageError
+	switch {
+	case err == nil, errors.Is(err, ErrHelp):
+		return ExitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "%s: %v (try --help)\n", name, err)
+		return ExitUsage
+	default:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return ExitError
+	}
+}

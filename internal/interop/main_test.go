@@ -1,0 +1,136 @@
+package interop
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"example.com/routeguide/internal/process"
+)
+
+// The programs that the tests run, built from the versions in go.mod, or from this module's parent.
+var (
+	ourServer, ourClient     string
+	stockServer, stockClient string
+	grpcurl                  string
+)
+
+func TestMain(m *testing.M) {
+	code, err := withPrograms(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func withPrograms(run func() int) (int, error) {
+	folder, err := os.MkdirTemp("", "interop")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(folder)
+	for _, build := range []struct {
+		program  *string
+		dir, pkg string
+	}{
+		{&ourServer, "../..", "example.com/routeguide/server"},
+		{&ourClient, "../..", "example.com/routeguide/client"},
+		{&stockServer, ".", "google.golang.org/grpc/examples/route_guide/server"},
+		{&stockClient, ".", "google.golang.org/grpc/examples/route_guide/client"},
+		{&grpcurl, ".", "github.com/fullstorydev/grpcurl/cmd/grpcurl"},
+	} {
+		if *build.program, err = process.Build(build.dir, build.pkg, folder); err != nil {
+			return 0, err
+		}
+	}
+	return run(), nil
+}
+
+// buf returns the program that the Makefile installs.
+func buf(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../.bin/buf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("buf is not installed: run `make tools` in the root of this repository: %v", err)
+	}
+	return path
+}
+
+// run runs a program to its end and returns what it printed.
+func run(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	printed, err := process.Run(t.Context(), program, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return printed
+}
+
+// startOurs runs our server for the length of the test and returns its address.
+func startOurs(t *testing.T, args ...string) string {
+	t.Helper()
+	server, address, err := process.StartServer(ourServer, append([]string{"--notes", "memory:"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return address
+}
+
+// startStock runs the stock server for the length of the test and returns its address. It takes
+// no port 0, and does not say when it listens.
+func startStock(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	server, err := process.Start(stockServer, "-port", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	for {
+		connection, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = connection.Close()
+			return address
+		}
+		if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// stockModule returns the folder of the stock RouteGuide.
+func stockModule(t *testing.T) string {
+	t.Helper()
+	folder, err := exec.Command("go", "list", "-f", "{{.Dir}}", "google.golang.org/grpc/examples/route_guide/routeguide").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(folder[:len(folder)-1])
+}

@@ -1,0 +1,85 @@
+// Package h2c is the listener and the HTTP server: HTTP/1.1 and HTTP/2 with prior knowledge on one
+// port, without TLS, with limits that let streams live as long as they want. It knows nothing of
+// what it serves.
+package h2c
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// readHeaderTimeout is how long a request's header may take to arrive.
+	readHeaderTimeout = 10 * time.Second
+	// idleTimeout is how long a connection may have no request.
+	idleTimeout = 5 * time.Minute
+	// A connection from which nothing comes for pingAfter is sent a PING, and is closed if that
+	// is not answered within pingTimeout.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 15 * time.Second
+	// maxStreams is how many requests one connection may have open. grpc-go waits for a free
+	// one, so a low number would make clients wait for each other's chats.
+	maxStreams = 1000
+)
+
+// A Server serves HTTP on one address.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+// Listen returns a server that listens on address, such as "localhost:50051", and does not accept
+// yet. What goes wrong with single connections is logged at the debug level.
+func Listen(ctx context.Context, address string, handler http.Handler, logger *slog.Logger) (*Server, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &Server{
+		listener: listener,
+		http: &http.Server{
+			Handler:   handler,
+			Protocols: &protocols,
+			// ReadTimeout and WriteTimeout stay 0: they would end every chat that outlives them.
+			ReadHeaderTimeout: readHeaderTimeout,
+			IdleTimeout:       idleTimeout,
+			HTTP2: &http.HTTP2Config{
+				MaxConcurrentStreams: maxStreams,
+				SendPingTimeout:      pingAfter,
+				PingTimeout:          pingTimeout,
+			},
+			ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		},
+	}, nil
+}
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() net.Addr {
+	return s.listener.Addr()
+}
+
+// Serve accepts connections until Shutdown, and then returns nil.
+func (s *Server) Serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops accepting, and waits until all requests have ended. If ctx ends first, it closes
+// the connections that are left and returns the error of ctx.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		_ = s.http.Close()
+	}
+	return err
+}

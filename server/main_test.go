@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/command"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// start runs the server with args until the returned function is called, which returns run's error,
+// and returns the server's URL.
+func start(t *testing.T, args ...string) (url string, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	read, write := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := run(ctx, append([]string{"--listen", "127.0.0.1:0", "--notes", "memory:"}, args...), io.Discard, write)
+		_ = write.CloseWithError(io.EOF)
+		ended <- err
+	}()
+	log := bufio.NewScanner(read)
+	for log.Scan() {
+		if match := regexp.MustCompile(`"?listen"?[=:]"?(127.0.0.1:\d+)`).FindStringSubmatch(log.Text()); match != nil {
+			url = "http://" + match[1]
+			break
+		}
+	}
+	go func() { _, _ = io.Copy(io.Discard, read) }()
+	if url == "" {
+		cancel()
+		t.Fatalf("the server ended before it served: %v", <-ended)
+	}
+	return url, func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+func TestServesUntilItIsToldToEnd(t *testing.T) {
+	for _, args := range [][]string{nil, {"--log-format", "json"}, {"--log-level", "DEBUG"}} {
+		url, stop := start(t, args...)
+		client, err := routechat.New(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		feature, err := client.GetFeature(t.Context(), &routeguide.Point{Latitude: 409146138, Longitude: -746188906})
+		if err != nil || feature.GetName() == "" {
+			t.Errorf("got %v, %v", feature, err)
+		}
+		client.Close()
+		if err := stop(); err != nil {
+			t.Errorf("%v: the server ended with %v", args, err)
+		}
+	}
+}
+
+func TestServesTheFeaturesOfAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "features.json")
+	if err := os.WriteFile(file, []byte(`[{"location": {"latitude": 1, "longitude": 2}, "name": "here"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("ROUTEGUIDE_FEATURES", file)
+	url, stop := start(t)
+	client, err := routechat.New(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if feature, err := client.GetFeature(t.Context(), &routeguide.Point{Latitude: 1, Longitude: 2}); err != nil || feature.GetName() != "here" {
+		t.Errorf("got %v, %v", feature, err)
+	}
+	client.Close()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFlagsThatMakeNoSenseAreUsageErrorsOfOneLine(t *testing.T) {
+	for _, args := range [][]string{
+		{"--bogus"},
+		{"surplus"},
+		{"--listen", "50051"},
+		{"--listen", "localhost:http:1"},
+		{"--notes", "paper:"},
+		{"--notes", "memory:somewhere"},
+		{"--log-format", "xml"},
+		{"--log-level", "loud"},
+	} {
+		err := run(t.Context(), args, io.Discard, io.Discard)
+		var usage *command.UsageError
+		if !errors.As(err, &usage) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: got %v, want a usage error of one line", args, err)
+		}
+	}
+}
+
+func TestHelpIsPrintedToStdout(t *testing.T) {
+	var out strings.Builder
+	if err := run(t.Context(), []string{"--help"}, &out, io.Discard); !errors.Is(err, command.ErrHelp) {
+		t.Errorf("got %v", err)
+	}
+	for _, want := range []string{"--listen", "ROUTEGUIDE_NOTES", "grpcurl"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the help does not mention %s:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestWhatStopsTheStartIsNamed(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	bad := filepath.Join(t.TempDir(), "bad.json")
+	if err := os.WriteFile(bad, []byte(`[{"name": "nowhere"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--listen", taken.Addr().String()}, "address already in use"},
+		{[]string{"--features", bad}, "bad.json: entry 1 (line 1): location is missing"},
+		{[]string{"--features", bad + "x"}, "no such file"},
+	} {
+		err := run(t.Context(), append([]string{"--notes", "memory:"}, test.args...), io.Discard, io.Discard)
+		var usage *command.UsageError
+		if err == nil || errors.As(err, &usage) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v: got %v, want an error with %q", test.args, err, test.want)
+		}
+	}
+}

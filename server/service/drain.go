@@ -1,0 +1,131 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	"example.com/routeguide/server/wire"
+)
+
+var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the server is shutting down: try again, perhaps elsewhere"))
+
+// drain is an interceptor that can end every call: from start on it refuses new ones and stops
+// the reading of streams.
+//
+// It is also what ends the reading of a stream whose deadline has passed: Connect tells the
+// handler's context only, and a handler that waits for the client does not look at that.
+type drain struct {
+	mu       sync.Mutex // guards the rest
+	draining bool
+	streams  map[*drainable]struct{}
+}
+
+// drainable is an open stream. It is told to stop at most once, and never after its handler has
+// returned.
+type drainable struct {
+	ctx    context.Context //nolint:containedctx // It stands for a call, and this is that call's.
+	cancel context.CancelFunc
+}
+
+func newDrain() *drain {
+	return &drain{streams: make(map[*drainable]struct{})}
+}
+
+func (d *drain) start() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	for stream := range d.streams {
+		stopReading(stream.ctx)
+		stream.cancel()
+	}
+}
+
+// add returns false if the call must be refused.
+func (d *drain) add(stream *drainable) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining {
+		return false
+	}
+	d.streams[stream] = struct{}{}
+	return true
+}
+
+// remove returns whether the stream was told to stop.
+func (d *drain) remove(stream *drainable) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.streams, stream)
+	return d.draining
+}
+
+func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		d.mu.Lock()
+		draining := d.draining
+		d.mu.Unlock()
+		if draining {
+			return nil, errDraining
+		}
+		return next(ctx, request)
+	}
+}
+
+func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		stream := &drainable{ctx: ctx, cancel: func() {}}
+		if conn.Spec().StreamType == connect.StreamTypeServer {
+			// The client has said all it has to say, and a handler that waits, waits for
+			// something else: health's Watch.
+			ctx, stream.cancel = context.WithCancel(ctx)
+			defer stream.cancel()
+		}
+		if !d.add(stream) {
+			return errDraining
+		}
+		if _, ok := ctx.Deadline(); ok {
+			defer stopReadingAfter(ctx)()
+		}
+		err := next(ctx, conn)
+		if told := d.remove(stream); told && err != nil && !isClientsFault(err) {
+			return errDraining
+		}
+		return err
+	}
+}
+
+func (d *drain) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func isClientsFault(err error) bool {
+	return connect.CodeOf(err) == connect.CodeInvalidArgument
+}
+
+// stopReading ends the reading of the stream that ctx belongs to.
+func stopReading(ctx context.Context) {
+	if stream, ok := wire.FromContext(ctx); ok {
+		// An error says that the connection has no read deadlines; then the stream ends when
+		// the client has sent something, or when the connection is closed.
+		_ = stream.StopReading()
+	}
+}
+
+// stopReadingAfter ends the reading of a stream when ctx ends. The returned function must be called
+// before the handler returns; after it, reading is left alone.
+func stopReadingAfter(ctx context.Context) func() {
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
+		stopReading(ctx)
+	})
+	return func() {
+		if !stop() {
+			<-over
+		}
+	}
+}

@@ -1,0 +1,121 @@
+// Package service puts RouteGuide on HTTP: its four RPCs, health and reflection, over the Connect,
+// gRPC and gRPC-Web protocols. The handlers are thin. Each makes a request into one call of the
+// packages guide or chat, and an error into a code by the table in this package.
+package service
+
+import (
+	"context"
+	"net/http"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/server/chat"
+	"example.com/routeguide/server/guide"
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/validate"
+	"example.com/routeguide/server/wire"
+)
+
+// compressMinBytes is how long a message must be to be compressed for a client that asks for it.
+// Most notes and features are far shorter, and compressing them costs more than all the rest.
+const compressMinBytes = 1 << 10
+
+// A Service is RouteGuide as an HTTP handler. All of its methods may be called concurrently.
+type Service struct {
+	http.Handler
+
+	health *grpchealth.StaticChecker
+	drain  *drain
+}
+
+// New returns a service that knows the features of guide and keeps notes in store.
+func New(guide *guide.Guide, store notes.Store) *Service {
+	service := &Service{
+		health: grpchealth.NewStaticChecker("", routeguideconnect.RouteGuideName),
+		drain:  newDrain(),
+	}
+	options := connect.WithHandlerOptions(
+		connect.WithInterceptors(service.drain),
+		connect.WithCompressMinBytes(compressMinBytes),
+	)
+	reflector := grpcreflect.NewStaticReflector(
+		routeguideconnect.RouteGuideName,
+		grpchealth.HealthV1ServiceName,
+		grpcreflect.ReflectV1ServiceName,
+		grpcreflect.ReflectV1AlphaServiceName,
+	)
+	mux := http.NewServeMux()
+	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{guide: guide, store: store}, options))
+	mux.Handle(grpchealth.NewHandler(service.health, options))
+	mux.Handle(grpcreflect.NewHandlerV1(reflector, options))
+	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options))
+	service.Handler = wire.NewHandler(explain(mux))
+	return service
+}
+
+// Drain makes the service refuse new calls, with UNAVAILABLE, and end the streams that are open:
+// what they have received is kept and answered, then they get UNAVAILABLE. It does not wait for
+// them. Health says NOT_SERVING from then on.
+func (s *Service) Drain() {
+	s.health.SetStatus("", grpchealth.StatusNotServing)
+	s.health.SetStatus(routeguideconnect.RouteGuideName, grpchealth.StatusNotServing)
+	s.drain.start()
+}
+
+// handler is the generated interface. Its methods return errors that [codeOf] knows.
+type handler struct {
+	guide *guide.Guide
+	store notes.Store
+}
+
+func (h *handler) GetFeature(_ context.Context, point *routeguide.Point) (*routeguide.Feature, error) {
+	if err := validate.Point("", point); err != nil {
+		return nil, coded(err)
+	}
+	return h.guide.Feature(point), nil
+}
+
+func (h *handler) ListFeatures(_ context.Context, rectangle *routeguide.Rectangle, stream *connect.ServerStream[routeguide.Feature]) error {
+	if err := validate.Rectangle(rectangle); err != nil {
+		return coded(err)
+	}
+	for feature := range h.guide.Within(rectangle) {
+		if err := stream.Send(feature); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *handler) RecordRoute(_ context.Context, stream *connect.ClientStream[routeguide.Point]) (*routeguide.RouteSummary, error) {
+	route := h.guide.StartRoute()
+	for stream.Receive() {
+		point := stream.Msg()
+		if err := validate.Point("", point); err != nil {
+			return nil, coded(err)
+		}
+		route.Pass(point)
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	return route.Summary(), nil
+}
+
+func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
+	return coded(chat.Serve(ctx, h.store, chatStream{ctx, stream}))
+}
+
+// chatStream is a stream of Connect's as a chat needs it.
+type chatStream struct {
+	ctx context.Context //nolint:containedctx // It is the context of the stream beside it.
+	*connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]
+}
+
+func (s chatStream) StopReceiving() {
+	stopReading(s.ctx)
+}
