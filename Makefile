@@ -57,7 +57,7 @@ generate: $(BIN)/buf-$(BUF_VERSION) ## Generate the code in gen/ from the contra
 checkgenerate: generate ## Fail if what is committed is not what is generated
 	go mod tidy -diff
 	cd $(INTEROP) && go mod tidy -diff
-	@test -z "$$(git status --porcelain gen | tee /dev/stderr)" || { echo 'gen/ is not what the contract generates: run `make generate` and commit the result'; exit 1; }
+	@changed=$$(git status --porcelain gen); test -z "$$changed" || { echo "$$changed"; echo 'gen/ is not what the contract generates: run `make generate` and commit the result'; exit 1; }
 
 .PHONY: breaking
 breaking: $(BIN)/buf-$(BUF_VERSION) ## Fail if the contract breaks the one that was released last
