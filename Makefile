@@ -17,7 +17,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 RELEASED := proto/released.binpb
 INTEROP := internal/interop
 # Debian's packages that tests run, by the program that each brings.
-DEBIAN := curl:curl
+DEBIAN := curl:curl gcc:gcc
 
 .PHONY: help
 help: ## Describe the targets
@@ -29,8 +29,8 @@ run: ## Serve RouteGuide on localhost:50051
 
 .PHONY: test
 test: tools ## Run every test, with the race detector, and against the stock tools
-	go test -race ./...
-	cd $(INTEROP) && go test ./...
+	go test -race -count=1 ./...
+	cd $(INTEROP) && go test -count=1 ./...
 
 .PHONY: bench
 bench: ## Run the Go benchmarks

@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	logger := flags.logger(stderr)
-	if _, _, err := net.SplitHostPort(flags.Listen); err != nil {
+	if err := flags.checkListen(ctx); err != nil {
 		return command.Usagef("--listen %q: want host:port, such as localhost:50051: %w", flags.Listen, err)
 	}
 	features, err := flags.features()
@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	service := service.New(guide, store)
+	service := service.New(guide, service.Options{Store: store, Logger: logger})
 	server, err := h2c.Listen(ctx, flags.Listen, service, logger)
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
@@ -101,6 +101,15 @@ func (f *flags) logger(stderr io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(stderr, options))
+}
+
+func (f *flags) checkListen(ctx context.Context) error {
+	_, port, err := net.SplitHostPort(f.Listen)
+	if err != nil {
+		return err
+	}
+	_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	return err
 }
 
 func (f *flags) features() ([]*routeguide.Feature, error) {

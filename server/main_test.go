@@ -97,6 +97,8 @@ func TestFlagsThatMakeNoSenseAreUsageErrorsOfOneLine(t *testing.T) {
 		{"surplus"},
 		{"--listen", "50051"},
 		{"--listen", "localhost:http:1"},
+		{"--listen", "localhost:99999"},
+		{"--listen", "localhost:bogus"},
 		{"--notes", "paper:"},
 		{"--notes", "memory:somewhere"},
 		{"--log-format", "xml"},

@@ -61,6 +61,15 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
+// proxy returns the proxy of the environment for https URLs. A proxy for http URLs does not speak
+// HTTP/2, so those are never called through one.
+func proxy(request *http.Request) (*url.URL, error) {
+	if request.URL.Scheme == "http" {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(request)
+}
+
 // newTransport returns a transport that speaks HTTP/2 only: a chat does not work over HTTP/1.1, so it
 // is better not to fall back to that. It has no timeout for responses, since the first one of a
 // chat comes when there is something to say.
@@ -69,7 +78,7 @@ func newTransport() *http.Transport {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
+		Proxy:               proxy,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout: dialTimeout,
 		IdleConnTimeout:     idleTimeout,

@@ -33,7 +33,7 @@ func TestBufCurlInEachProtocol(t *testing.T) {
 // beyond the stock contract, and it changes nothing for those who do not know it.
 const breakingConfig = `{"version": "v2", "breaking": {"use": ["WIRE_JSON"], "except": ["RPC_SAME_IDEMPOTENCY_LEVEL"]}}`
 
-// The stock contract must be able to stand in for ours and ours for it, on the wire and in JSON.
+// What was written by the stock contract can be read by ours, on the wire and in JSON.
 func TestContractDoesNotBreakTheStockOne(t *testing.T) {
 	t.Parallel()
 	image := filepath.Join(t.TempDir(), "stock.binpb")

@@ -26,7 +26,7 @@ func TestGrpcurlAsksForHealth(t *testing.T) {
 	t.Parallel()
 	address := startOurs(t)
 	for _, request := range []string{`{}`, `{"service": "routeguide.RouteGuide"}`} {
-		if health := run(t, grpcurl, "-plaintext", "-d", request, address, "grpc.health.v1.Health/Check"); !strings.Contains(health, "SERVING") {
+		if health := run(t, grpcurl, "-plaintext", "-d", request, address, "grpc.health.v1.Health/Check"); !strings.Contains(health, `"SERVING"`) {
 			t.Errorf("grpcurl says of %s: %s", request, health)
 		}
 	}
@@ -34,7 +34,7 @@ func TestGrpcurlAsksForHealth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := watch.Await("SERVING"); err != nil {
+	if _, err := watch.Await(`"SERVING"`); err != nil {
 		t.Error(err)
 	}
 	if err := watch.Kill(); err != nil {

@@ -6,6 +6,7 @@ package chat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -32,6 +33,38 @@ type Stream interface {
 	StopReceiving()
 }
 
+// ErrForgotten says that a note was forgotten while its reply waited for the client to take the
+// replies before.
+var ErrForgotten = errors.New("the note was forgotten before it could be answered")
+
+// A Host holds the chats of a server. Its methods may be called concurrently.
+type Host struct {
+	store notes.Store
+	// history is how many notes a reply has at most, the newest; 0 is all.
+	history int
+
+	mu    sync.Mutex // guards chats
+	chats map[*chat]struct{}
+}
+
+// NewHost returns a host whose chats keep notes in store. Unless it is 0, history is how many notes
+// a reply has at most: the newest ones of its log.
+func NewHost(store notes.Store, history int) *Host {
+	return &Host{store: store, history: history, chats: make(map[*chat]struct{})}
+}
+
+// OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
+// older. Notes from then on must not be forgotten: a reply ends with the note that asked for it.
+func (h *Host) OldestPending(now int64) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	oldest := now
+	for chat := range h.chats {
+		oldest = min(oldest, chat.oldestPending(now))
+	}
+	return oldest
+}
+
 // Serve holds one chat and returns when it is over: with nil if the client has closed its side and
 // has all its replies. Otherwise with the reason: the error of a note that breaks a rule, of the
 // store, or of the stream. Notes before the one that the error is about are kept, and their
@@ -39,9 +72,11 @@ type Stream interface {
 //
 // The two directions are independent. The calling goroutine receives and appends; a second one
 // exists only while there are replies that the store has settled, and sends them in order.
-func Serve(ctx context.Context, store notes.Store, stream Stream) error {
-	chat := &chat{ctx: ctx, store: store, stream: stream}
+func (h *Host) Serve(ctx context.Context, stream Stream) error {
+	chat := &chat{ctx: ctx, store: h.store, history: h.history, stream: stream}
 	chat.changed.L = &chat.mu
+	h.add(chat)
+	defer h.remove(chat)
 	err := chat.receive()
 	if failure := chat.finish(); failure != nil {
 		return failure
@@ -49,10 +84,23 @@ func Serve(ctx context.Context, store notes.Store, stream Stream) error {
 	return err
 }
 
+func (h *Host) add(chat *chat) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.chats[chat] = struct{}{}
+}
+
+func (h *Host) remove(chat *chat) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.chats, chat)
+}
+
 type chat struct {
-	ctx    context.Context //nolint:containedctx // A chat is one call, and this is that call's.
-	store  notes.Store
-	stream Stream
+	ctx     context.Context //nolint:containedctx // A chat is one call, and this is that call's.
+	store   notes.Store
+	history int
+	stream  Stream
 
 	mu      sync.Mutex // guards the rest
 	changed sync.Cond  // is signalled when pending shrinks, sending ends, or failure is set
@@ -88,16 +136,17 @@ func (c *chat) receive() error {
 			Latitude:  note.GetLocation().GetLatitude(),
 			Longitude: note.GetLocation().GetLongitude(),
 		}
-		number, err := c.expect(at)
+		kept := notes.Note{Time: notes.Now(), Encoded: encoded}
+		number, err := c.expect(at, kept.Time)
 		if err != nil {
 			return err
 		}
-		c.store.Append(c.ctx, at, encoded, notes.Ticket{Owner: c, Number: number})
+		c.store.Append(c.ctx, at, kept, notes.Ticket{Owner: c, Number: number})
 	}
 }
 
 // expect makes room for a reply and returns its number. It waits while too many are pending.
-func (c *chat) expect(at notes.Location) (uint64, error) {
+func (c *chat) expect(at notes.Location, since int64) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waitWhile(func() bool {
@@ -106,7 +155,17 @@ func (c *chat) expect(at notes.Location) (uint64, error) {
 	if err := errors.Join(c.failure, c.lost); err != nil {
 		return 0, err
 	}
-	return c.pending.push(at), nil
+	return c.pending.push(at, since), nil
+}
+
+// oldestPending returns the time of the oldest note that waits for its reply, or now if none does.
+func (c *chat) oldestPending(now int64) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending.count == 0 || c.failure != nil {
+		return now
+	}
+	return c.pending.reply(c.pending.first).since
 }
 
 // Settle takes note of what the store says of a note. It implements [notes.Owner].
@@ -165,25 +224,33 @@ func (c *chat) send() {
 
 // reply sends the notes of one reply.
 func (c *chat) reply(reply reply) error {
-	for chunk, err := range c.store.Range(c.ctx, reply.at, 0, reply.upto) {
+	last := notes.Position(0)
+	for chunk, err := range c.store.Range(c.ctx, reply.at, notes.Span{Upto: reply.upto, Newest: c.history}) {
 		if err != nil {
 			return err
 		}
 		for _, kept := range chunk {
 			note := &routeguide.RouteNote{}
 			if err := proto.Unmarshal(kept.Encoded, note); err != nil {
-				return err
+				return fmt.Errorf("%w: a note at %v: %w", notes.ErrDamaged, reply.at, err)
 			}
 			if err := c.stream.Send(note); err != nil {
 				return err
 			}
+			last = kept.Position
 		}
+	}
+	if last != reply.upto {
+		return ErrForgotten
 	}
 	return nil
 }
 
 // fail ends the chat with err: nothing more is sent. The caller holds c.mu.
 func (c *chat) fail(err error) {
+	if c.failure != nil {
+		return
+	}
 	c.failure = err
 	c.changed.Broadcast()
 	// The client may wait for a reply that will never come, and so may this end's Receive.

@@ -7,12 +7,14 @@ type reply struct {
 	at notes.Location
 	// upto is 0 until the store has settled the note.
 	upto notes.Position
+	// since is the time of the note.
+	since int64
 }
 
 // fewReplies is how much room a chat has for replies without asking for more.
 const fewReplies = 4
 
-// pending is a queue of replies, in the order of the notes that they answer. A reply is 16 bytes
+// pending is a queue of replies, in the order of the notes that they answer. A reply is 24 bytes
 // long, so that a client may write a great many notes before it reads. The zero value is an empty
 // queue.
 type pending struct {
@@ -31,13 +33,13 @@ func (p *pending) ring() []reply {
 }
 
 // push adds a reply that waits for the store, and returns its number.
-func (p *pending) push(at notes.Location) uint64 {
+func (p *pending) push(at notes.Location, since int64) uint64 {
 	if p.count == len(p.ring()) {
 		p.grow()
 	}
 	number := p.first + uint64(p.count)
 	p.count++
-	*p.reply(number) = reply{at: at}
+	*p.reply(number) = reply{at: at, since: since}
 	return number
 }
 

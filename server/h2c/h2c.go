@@ -25,6 +25,15 @@ const (
 	// maxStreams is how many requests one connection may have open. grpc-go waits for a free
 	// one, so a low number would make clients wait for each other's chats.
 	maxStreams = 1000
+	// streamWindow is how much a client may send on a stream before it needs a WINDOW_UPDATE for
+	// it. net/http queues that behind the DATA of the same stream, so a client that writes
+	// without reading would never get it, once its own window is full, and the two directions
+	// of a stream would not be independent. Hence it is so large that none is ever needed. What
+	// is sent and not yet read by a handler is bounded by the window of the connection, whose
+	// WINDOW_UPDATEs are queued behind nothing.
+	streamWindow = 1 << 30
+	// connectionWindow is how much of a connection's requests may wait for handlers to read.
+	connectionWindow = 1 << 20
 )
 
 // A Server serves HTTP on one address.
@@ -52,9 +61,11 @@ func Listen(ctx context.Context, address string, handler http.Handler, logger *s
 			ReadHeaderTimeout: readHeaderTimeout,
 			IdleTimeout:       idleTimeout,
 			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams: maxStreams,
-				SendPingTimeout:      pingAfter,
-				PingTimeout:          pingTimeout,
+				MaxConcurrentStreams:          maxStreams,
+				SendPingTimeout:               pingAfter,
+				PingTimeout:                   pingTimeout,
+				MaxReceiveBufferPerStream:     streamWindow,
+				MaxReceiveBufferPerConnection: connectionWindow,
 			},
 			ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		},

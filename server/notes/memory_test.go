@@ -15,5 +15,5 @@ func TestMain(m *testing.M) {
 
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	notestest.Run(t, func(*testing.T) notes.Store { return notes.NewMemory() })
+	notestest.Run(t, func(*testing.T) (notes.Store, func() notes.Store) { return notes.NewMemory(), nil })
 }

@@ -3,17 +3,20 @@ package service
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
 
 	"example.com/routeguide/server/wire"
 )
 
 var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the server is shutting down: try again, perhaps elsewhere"))
 
-// drain is an interceptor that can end every call: from start on it refuses new ones and stops
-// the reading of streams.
+// drain is an interceptor that can end every call: it refuses new ones, but for questions about
+// health, and stops the reading of streams.
 //
 // It is also what ends the reading of a stream whose deadline has passed: Connect tells the
 // handler's context only, and a handler that waits for the client does not look at that.
@@ -34,14 +37,27 @@ func newDrain() *drain {
 	return &drain{streams: make(map[*drainable]struct{})}
 }
 
-func (d *drain) start() {
+// refuse makes the interceptor refuse new calls.
+func (d *drain) refuse() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.draining = true
+}
+
+// stop ends the streams that are open. No more can have been added since refuse.
+func (d *drain) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for stream := range d.streams {
 		stopReading(stream.ctx)
 		stream.cancel()
 	}
+}
+
+func (d *drain) isDraining() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.draining
 }
 
 // add returns false if the call must be refused.
@@ -55,20 +71,15 @@ func (d *drain) add(stream *drainable) bool {
 	return true
 }
 
-// remove returns whether the stream was told to stop.
-func (d *drain) remove(stream *drainable) bool {
+func (d *drain) remove(stream *drainable) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.streams, stream)
-	return d.draining
 }
 
 func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
-		d.mu.Lock()
-		draining := d.draining
-		d.mu.Unlock()
-		if draining {
+		if d.isDraining() && !strings.HasPrefix(request.Spec().Procedure, "/"+grpchealth.HealthV1ServiceName+"/") {
 			return nil, errDraining
 		}
 		return next(ctx, request)
@@ -87,12 +98,14 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 		if !d.add(stream) {
 			return errDraining
 		}
+		defer d.remove(stream)
 		if _, ok := ctx.Deadline(); ok {
 			defer stopReadingAfter(ctx)()
 		}
 		err := next(ctx, conn)
-		if told := d.remove(stream); told && err != nil && !isClientsFault(err) {
-			return errDraining
+		cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
+		if cut && stream.ctx.Err() == nil && d.isDraining() {
+			return errDraining // That is why reading, or the context, has ended.
 		}
 		return err
 	}
@@ -100,10 +113,6 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 
 func (d *drain) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
-}
-
-func isClientsFault(err error) bool {
-	return connect.CodeOf(err) == connect.CodeInvalidArgument
 }
 
 // stopReading ends the reading of the stream that ctx belongs to.

@@ -57,14 +57,13 @@ func TestDrainEndsEveryKindOfStream(t *testing.T) {
 	_ = chat.CloseResponse()
 	_, err = route.CloseAndReceive()
 	checkCode(t, err, connect.CodeUnavailable)
-	for event := range watching {
-		if event.Err != nil {
-			checkCode(t, event.Err, connect.CodeUnavailable)
-			break
-		}
-		if event.Response.Status != grpchealth.StatusNotServing {
-			t.Errorf("health is %v during the drain", event.Response.Status)
-		}
+	if event := <-watching; event.Err != nil || event.Response.Status != grpchealth.StatusNotServing {
+		t.Errorf("health is %v, %v during the drain", event.Response, event.Err)
+	}
+	event := <-watching
+	checkCode(t, event.Err, connect.CodeUnavailable)
+	if health, err := health.Check(t.Context(), &grpchealth.CheckRequest{}); err != nil || health.Status != grpchealth.StatusNotServing {
+		t.Errorf("health is %v, %v during the drain", health, err)
 	}
 	_, err = client.GetFeature(t.Context(), point(1, 1))
 	checkCode(t, err, connect.CodeUnavailable)

@@ -7,44 +7,78 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/notes"
 	"example.com/routeguide/server/validate"
 )
 
-// codeOf is the one table from errors to codes. It does not see errors that have a code, which
-// are Connect's own.
-func codeOf(err error) connect.Code {
-	if _, ok := errors.AsType[*validate.Error](err); ok {
-		return connect.CodeInvalidArgument
+// codes is the one table from errors to codes, but for those that have a code, which are Connect's
+// own.
+var codes = []struct {
+	err  error
+	code connect.Code
+	// ofStore marks errors whose texts say what only whoever runs the server should know. A client
+	// is told err, and the log has the whole.
+	ofStore bool
+}{
+	{context.Canceled, connect.CodeCanceled, false},
+	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, false},
+	{chat.ErrForgotten, connect.CodeAborted, false},
+	{notes.ErrClosed, connect.CodeUnavailable, true},
+	{notes.ErrUnavailable, connect.CodeUnavailable, true},
+	{notes.ErrUnknown, connect.CodeUnknown, true},
+	{notes.ErrNoRoom, connect.CodeResourceExhausted, true},
+	{notes.ErrDamaged, connect.CodeDataLoss, true},
+}
+
+var errInternal = errors.New("something went wrong in the server, whose log says more")
+
+// isStores returns whether err is one that a client is told only the kind of.
+func isStores(err error) bool {
+	if err == nil || hasCode(err) {
+		return false
 	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		return connect.CodeCanceled
-	case errors.Is(err, context.DeadlineExceeded):
-		return connect.CodeDeadlineExceeded
-	case errors.Is(err, notes.ErrClosed):
-		return connect.CodeUnavailable
-	default:
-		return connect.CodeInternal
+	for _, known := range codes {
+		if errors.Is(err, known.err) {
+			return known.ofStore
+		}
 	}
+	_, invalid := errors.AsType[*validate.Error](err)
+	return !invalid
+}
+
+func hasCode(err error) bool {
+	_, ok := errors.AsType[*connect.Error](err)
+	return ok
 }
 
 // coded returns err as the client will see it.
 func coded(err error) error {
-	if _, already := errors.AsType[*connect.Error](err); already || err == nil {
+	if err == nil || hasCode(err) {
 		return err
 	}
-	coded := connect.NewError(codeOf(err), err)
 	if invalid, ok := errors.AsType[*validate.Error](err); ok {
-		detail, err := connect.NewErrorDetail(&errdetails.BadRequest{
-			FieldViolations: []*errdetails.BadRequest_FieldViolation{{
-				Field:       invalid.Field,
-				Description: invalid.Rule,
-			}},
-		})
-		if err == nil {
-			coded.AddDetail(detail)
+		return invalidArgument(invalid)
+	}
+	for _, known := range codes {
+		if errors.Is(err, known.err) {
+			return connect.NewError(known.code, known.err)
 		}
+	}
+	return connect.NewError(connect.CodeInternal, errInternal)
+}
+
+// invalidArgument returns an error that names the field to blame, in its text and in a detail.
+func invalidArgument(invalid *validate.Error) error {
+	coded := connect.NewError(connect.CodeInvalidArgument, invalid)
+	detail, err := connect.NewErrorDetail(&errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{
+			Field:       invalid.Field,
+			Description: invalid.Rule,
+		}},
+	})
+	if err == nil {
+		coded.AddDetail(detail)
 	}
 	return coded
 }

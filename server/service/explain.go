@@ -55,14 +55,24 @@ func (e *explainer) WriteHeader(status int) {
 	e.explained = true
 	err := connect.NewError(connect.CodeUnimplemented, reason)
 	response := e.ResponseWriter
-	if contentType := e.request.Header.Get("Content-Type"); e.request.Method != http.MethodPost ||
-		!strings.HasPrefix(contentType, "application/grpc") && !strings.HasPrefix(contentType, "application/connect+") {
-		// gRPC and Connect's streams carry an error in a response that is OK for HTTP. Everyone
-		// else gets the error as Connect's JSON, under the status that was meant.
+	if !errorInOK(e.request) {
 		response = &withStatus{ResponseWriter: response, status: status}
 	}
 	// An error of writing is one of the connection, and nobody is left to hear of it.
 	_ = e.errorWriter.Write(response, e.request, err)
+}
+
+// errorInOK returns whether the protocol of a request carries errors in a response that is OK for HTTP:
+// gRPC, gRPC-Web and Connect's streams do. Everyone else gets the error as Connect's JSON, under the
+// status that was meant.
+func errorInOK(request *http.Request) bool {
+	contentType, _, _ := strings.Cut(request.Header.Get("Content-Type"), "+")
+	switch contentType {
+	case "application/grpc", "application/grpc-web", "application/connect":
+		return request.Method == http.MethodPost
+	default:
+		return false
+	}
 }
 
 // reason returns why a request was turned away with status, or nil if status is not about that, or
@@ -80,6 +90,9 @@ func (e *explainer) reason(status int) error {
 	case http.StatusMethodNotAllowed:
 		return fmt.Errorf("%s does not take %s: it takes %s", path, e.request.Method, header.Get("Allow"))
 	case http.StatusUnsupportedMediaType:
+		if e.request.Method == http.MethodGet {
+			return fmt.Errorf("%s by GET needs the query ?encoding=json&message=..., or encoding=proto, and no body", path)
+		}
 		return fmt.Errorf("%s does not take the content type %q: it takes %s",
 			path, e.request.Header.Get("Content-Type"), header.Get("Accept-Post"))
 	case http.StatusHTTPVersionNotSupported:

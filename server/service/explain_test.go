@@ -42,6 +42,7 @@ func TestBadRequestsGetAClearErrorInTheirProtocol(t *testing.T) {
 		"a wrong content type":                  {true, get, "text/plain", []byte("hi"), 415, connect.CodeUnimplemented, `the content type "text/plain"`},
 		"a unary content type for a chat":       {false, chat, "application/json", []byte("{}"), 415, connect.CodeUnimplemented, "application/connect+json"},
 		"a codec that there is not, by gRPC":    {false, chat, "application/grpc+thrift", nil, 200, connect.CodeUnimplemented, "grpc+thrift"},
+		"a protocol that is almost gRPC":        {false, chat, "application/grpcx", nil, 415, connect.CodeUnimplemented, "application/grpcx"},
 		"an unknown method, by Connect":         {false, "/routeguide.RouteGuide/GetLost", "application/json", []byte("{}"), 404, connect.CodeUnimplemented, "nothing at /routeguide.RouteGuide/GetLost"},
 		"an unknown method, by gRPC":            {false, "/routeguide.RouteGuide/GetLost", "application/grpc", nil, 200, connect.CodeUnimplemented, "nothing at /routeguide.RouteGuide/GetLost"},
 		"an unknown method, by gRPC-Web":        {false, "/routeguide.RouteGuide/GetLost", "application/grpc-web+proto", nil, 200, connect.CodeUnimplemented, "nothing at"},
@@ -93,7 +94,7 @@ func TestBadRequestsGetAClearErrorInTheirProtocol(t *testing.T) {
 // readError finds the error in a response, where the protocol of contentType has it.
 func readError(t *testing.T, contentType string, response *http.Response, body []byte) (code connect.Code, text string) {
 	t.Helper()
-	if strings.HasPrefix(contentType, "application/grpc") {
+	if strings.HasPrefix(contentType, "application/grpc") && response.StatusCode == http.StatusOK {
 		for _, header := range []http.Header{response.Header, response.Trailer, webTrailer(body)} {
 			if status := header.Get("Grpc-Status"); status != "" {
 				var number connect.Code

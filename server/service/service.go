@@ -5,7 +5,9 @@ package service
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"sync"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -28,17 +30,35 @@ const compressMinBytes = 1 << 10
 type Service struct {
 	http.Handler
 
+	chats  *chat.Host
 	health *grpchealth.StaticChecker
-	drain  *drain
+	// statusMu makes what is set of health one thing.
+	statusMu sync.Mutex
+	drain    *drain
 }
 
-// New returns a service that knows the features of guide and keeps notes in store.
-func New(guide *guide.Guide, store notes.Store) *Service {
+// Options are what a [Service] needs to know of notes.
+type Options struct {
+	// Store keeps the notes.
+	Store notes.Store
+	// History is how many notes a reply of RouteChat has at most, the newest; 0 is all.
+	History int
+	// Logger gets the causes of errors that a client is told only the kind of. Without it, nothing
+	// is logged.
+	Logger *slog.Logger
+}
+
+// New returns a service that knows the features of guide.
+func New(guide *guide.Guide, options Options) *Service {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
 	service := &Service{
+		chats:  chat.NewHost(options.Store, options.History),
 		health: grpchealth.NewStaticChecker("", routeguideconnect.RouteGuideName),
 		drain:  newDrain(),
 	}
-	options := connect.WithHandlerOptions(
+	handlerOptions := connect.WithHandlerOptions(
 		connect.WithInterceptors(service.drain),
 		connect.WithCompressMinBytes(compressMinBytes),
 	)
@@ -49,27 +69,46 @@ func New(guide *guide.Guide, store notes.Store) *Service {
 		grpcreflect.ReflectV1AlphaServiceName,
 	)
 	mux := http.NewServeMux()
-	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{guide: guide, store: store}, options))
-	mux.Handle(grpchealth.NewHandler(service.health, options))
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, options))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options))
+	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{guide: guide, chats: service.chats, logger: options.Logger}, handlerOptions))
+	mux.Handle(grpchealth.NewHandler(service.health, handlerOptions))
+	mux.Handle(grpcreflect.NewHandlerV1(reflector, handlerOptions))
+	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions))
 	service.Handler = wire.NewHandler(explain(mux))
 	return service
+}
+
+// SetServing sets what health says of the service, until it drains: from then on it is NOT_SERVING.
+func (s *Service) SetServing(serving bool) {
+	s.statusMu.Lock()
+	defer s.statusMu.Unlock()
+	status := grpchealth.StatusServing
+	if !serving || s.drain.isDraining() {
+		status = grpchealth.StatusNotServing
+	}
+	s.health.SetStatus("", status)
+	s.health.SetStatus(routeguideconnect.RouteGuideName, status)
+}
+
+// OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
+// older.
+func (s *Service) OldestPending(now int64) int64 {
+	return s.chats.OldestPending(now)
 }
 
 // Drain makes the service refuse new calls, with UNAVAILABLE, and end the streams that are open:
 // what they have received is kept and answered, then they get UNAVAILABLE. It does not wait for
 // them. Health says NOT_SERVING from then on.
 func (s *Service) Drain() {
-	s.health.SetStatus("", grpchealth.StatusNotServing)
-	s.health.SetStatus(routeguideconnect.RouteGuideName, grpchealth.StatusNotServing)
-	s.drain.start()
+	s.drain.refuse()
+	s.SetServing(false)
+	s.drain.stop()
 }
 
 // handler is the generated interface. Its methods return errors that [codeOf] knows.
 type handler struct {
-	guide *guide.Guide
-	store notes.Store
+	guide  *guide.Guide
+	chats  *chat.Host
+	logger *slog.Logger
 }
 
 func (h *handler) GetFeature(_ context.Context, point *routeguide.Point) (*routeguide.Feature, error) {
@@ -107,7 +146,11 @@ func (h *handler) RecordRoute(_ context.Context, stream *connect.ClientStream[ro
 }
 
 func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
-	return coded(chat.Serve(ctx, h.store, chatStream{ctx, stream}))
+	err := h.chats.Serve(ctx, chatStream{ctx, stream})
+	if isStores(err) {
+		h.logger.WarnContext(ctx, "a chat has ended with an error of the store", "peer", stream.Peer().Addr, "err", err)
+	}
+	return coded(err)
 }
 
 // chatStream is a stream of Connect's as a chat needs it.

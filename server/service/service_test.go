@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/guide"
 	"example.com/routeguide/server/h2c"
 	"example.com/routeguide/server/notes"
@@ -35,7 +39,7 @@ func start(t *testing.T, store notes.Store) (url string, running *service.Servic
 	if err != nil {
 		t.Fatal(err)
 	}
-	running = service.New(guide.New(features), store)
+	running = service.New(guide.New(features), service.Options{Store: store})
 	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", running, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -288,22 +292,40 @@ func TestRouteChatAnswersWhatWasSentBeforeABadNote(t *testing.T) {
 	})
 }
 
+// A client writes as much as may be pending, with the small windows that grpc-go has, and reads
+// nothing until it has written all. The stock server stops at 20,000.
 func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 	t.Parallel()
-	const count = 20_000 // The stock server stops at this many: it waits for the client to read.
+	const count = 250_000
 	url, _ := start(t, notes.NewMemory())
-	flood := make([]*routeguide.RouteNote, count)
-	for i := range flood {
-		flood[i] = note(int32(i), fmt.Sprint(i))
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}
+	defer transport.CloseIdleConnections()
+	client := routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, url, connect.WithGRPC())
+	stream, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	got, err := chat(t.Context(), dial(t, url, connect.WithGRPC()), flood...)
-	if err != nil || len(got) != count {
-		t.Fatalf("got %d notes, %v, want %d", len(got), err, count)
-	}
-	for i, text := range got {
-		if text != fmt.Sprint(i) {
-			t.Fatalf("reply %d is %s", i, text)
+	const text = "a note that is as long as notes are"
+	for i := range count {
+		if err := stream.Send(note(int32(i), text)); err != nil {
+			t.Fatal(err)
 		}
+		if i%1000 == 0 {
+			runtime.Gosched() // The server should get to its limits while there is more to come.
+		}
+	}
+	if err := stream.CloseRequest(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range count {
+		if got, err := stream.Receive(); err != nil || !proto.Equal(got, note(int32(i), text)) {
+			t.Fatalf("reply %d is %v, %v", i, got, err)
+		}
+	}
+	if err := stream.CloseResponse(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -335,14 +357,12 @@ type full struct {
 	room chan struct{}
 }
 
-var errFull = errors.New("no room")
-
-func (f full) Append(ctx context.Context, at notes.Location, encoded []byte, ticket notes.Ticket) {
+func (f full) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
 	select {
 	case <-f.room:
-		f.Store.Append(ctx, at, encoded, ticket)
+		f.Store.Append(ctx, at, note, ticket)
 	default:
-		ticket.Settle(0, errFull)
+		ticket.Settle(0, fmt.Errorf("%w: secret", notes.ErrNoRoom))
 	}
 }
 
@@ -368,6 +388,9 @@ func TestRouteChatEndsWithTheErrorOfTheStoreAfterWhatIsKept(t *testing.T) {
 		}
 	}
 	_, err = stream.Receive()
-	checkCode(t, err, connect.CodeInternal)
+	checkCode(t, err, connect.CodeResourceExhausted)
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the client is told %v", err)
+	}
 	_ = stream.CloseResponse()
 }

@@ -33,8 +33,9 @@ func FromContext(ctx context.Context) (*Stream, bool) {
 }
 
 // StopReading ends the reading of the request's body: what has arrived can still be read, then
-// comes an error. Writing goes on as before. It has an effect on HTTP/2 only, and only before the
-// HTTP handler returns.
+// comes an error. Writing goes on as before. With HTTP/1.1, where a connection has one request at a
+// time, the connection cannot be used again. It must not be called once the HTTP handler has
+// returned.
 func (s *Stream) StopReading() error {
 	return s.controller.SetReadDeadline(time.Unix(1, 0))
 }

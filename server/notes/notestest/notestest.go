@@ -8,32 +8,39 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 
 	"example.com/routeguide/server/notes"
 )
 
-// all is beyond every position.
-const all notes.Position = math.MaxUint64
+// An Opener gives tests an empty store. Reopen closes it and opens it again, with the notes that it
+// had; it is nil for a store whose notes end with it.
+type Opener func(t *testing.T) (store notes.Store, reopen func() notes.Store)
 
-// Run tests that the stores that newStore returns keep the contract of [notes.Store]. Each store
-// must be empty; Run closes it.
-func Run(t *testing.T, newStore func(t *testing.T) notes.Store) {
+// Run tests that the stores that open returns keep the contract of [notes.Store]. It closes them.
+func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, notes.Store){
-		"an unknown location has an empty log":           emptyLog,
-		"notes come back as they were, oldest first":     order,
-		"a range begins after and ends at its positions": bounds,
-		"writers at shared locations see one order":      oneOrder,
-		"a long log comes in bounded chunks":             longLog,
-		"a range can be left early":                      leftEarly,
-		"a range ends with its context":                  cancelled,
-		"use after Close is an error":                    closed,
+		"an unknown location has an empty log":               emptyLog,
+		"notes come back as they were, oldest first":         order,
+		"a span begins after and ends at its positions":      bounds,
+		"the newest notes are the last ones of the span":     newest,
+		"writers at shared locations see one order":          oneOrder,
+		"a long log comes in bounded chunks":                 longLog,
+		"a huge note is a chunk of its own":                  hugeNote,
+		"a range can be left early":                          leftEarly,
+		"a range ends with its context":                      cancelled,
+		"each location with notes is listed once":            locations,
+		"what is forgotten is the old start of each log":     forget,
+		"a position is never given twice":                    positions,
+		"notes can be forgotten while others write and read": forgetMeanwhile,
+		"use after Close is an error":                        closed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := newStore(t)
+			store, _ := open(t)
 			t.Cleanup(func() {
 				if err := store.Close(); err != nil {
 					t.Error(err)
@@ -42,13 +49,23 @@ func Run(t *testing.T, newStore func(t *testing.T) notes.Store) {
 			test(t, store)
 		})
 	}
+	t.Run("notes and positions outlive the store", func(t *testing.T) {
+		t.Parallel()
+		store, reopen := open(t)
+		if reopen != nil {
+			store = restarts(t, store, reopen)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // read returns the notes of a range.
-func read(t *testing.T, store notes.Store, at notes.Location, after, upto notes.Position) []notes.Note {
+func read(t *testing.T, store notes.Store, at notes.Location, span notes.Span) []notes.Note {
 	t.Helper()
 	var log []notes.Note
-	for chunk, err := range store.Range(t.Context(), at, after, upto) {
+	for chunk, err := range store.Range(t.Context(), at, span) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,13 +80,18 @@ func read(t *testing.T, store notes.Store, at notes.Location, after, upto notes.
 	return log
 }
 
+// add adds a note whose time is its length, and returns its position.
 func add(t *testing.T, store notes.Store, at notes.Location, text string) notes.Position {
 	t.Helper()
-	position, err := notes.Append(t.Context(), store, at, []byte(text))
+	position, err := notes.Append(t.Context(), store, at, draft(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return position
+}
+
+func draft(text string) notes.Note {
+	return notes.Note{Time: int64(len(text)), Encoded: []byte(text)}
 }
 
 func check(t *testing.T, log []notes.Note, want ...string) {
@@ -77,6 +99,9 @@ func check(t *testing.T, log []notes.Note, want ...string) {
 	var got []string
 	for i, note := range log {
 		got = append(got, string(note.Encoded))
+		if note.Time != int64(len(note.Encoded)) {
+			t.Errorf("the time of %q is %d", note.Encoded, note.Time)
+		}
 		if i > 0 && note.Position <= log[i-1].Position {
 			t.Errorf("position %d comes after %d", note.Position, log[i-1].Position)
 		}
@@ -88,7 +113,7 @@ func check(t *testing.T, log []notes.Note, want ...string) {
 
 func emptyLog(t *testing.T, store notes.Store) {
 	add(t, store, notes.Location{Latitude: 1}, "elsewhere")
-	check(t, read(t, store, notes.Location{}, 0, all))
+	check(t, read(t, store, notes.Location{}, notes.Everything))
 }
 
 func order(t *testing.T, store notes.Store) {
@@ -97,8 +122,8 @@ func order(t *testing.T, store notes.Store) {
 		add(t, store, here, text)
 		add(t, store, there, "not "+text)
 	}
-	check(t, read(t, store, here, 0, all), "a", "b\x00\xff", "c")
-	check(t, read(t, store, there, 0, all), "not a", "not b\x00\xff", "not c")
+	check(t, read(t, store, here, notes.Everything), "a", "b\x00\xff", "c")
+	check(t, read(t, store, there, notes.Everything), "not a", "not b\x00\xff", "not c")
 }
 
 func bounds(t *testing.T, store notes.Store) {
@@ -107,12 +132,23 @@ func bounds(t *testing.T, store notes.Store) {
 	if a == 0 {
 		t.Error("the first position is 0")
 	}
-	check(t, read(t, store, here, 0, a), "a")
-	check(t, read(t, store, here, 0, b), "a", "b")
-	check(t, read(t, store, here, a, c), "b", "c")
-	check(t, read(t, store, here, c, all))
-	check(t, read(t, store, here, b, b))
-	check(t, read(t, store, here, c, a))
+	check(t, read(t, store, here, notes.Span{Upto: a}), "a")
+	check(t, read(t, store, here, notes.Span{Upto: b}), "a", "b")
+	check(t, read(t, store, here, notes.Span{After: a, Upto: c}), "b", "c")
+	check(t, read(t, store, here, notes.Span{After: c, Upto: notes.Everything.Upto}))
+	check(t, read(t, store, here, notes.Span{After: b, Upto: b}))
+	check(t, read(t, store, here, notes.Span{After: c, Upto: a}))
+}
+
+func newest(t *testing.T, store notes.Store) {
+	here := notes.Location{Longitude: 1}
+	a, b, c := add(t, store, here, "a"), add(t, store, here, "b"), add(t, store, here, "c")
+	check(t, read(t, store, here, notes.Span{Upto: c, Newest: 2}), "b", "c")
+	check(t, read(t, store, here, notes.Span{Upto: b, Newest: 1}), "b")
+	check(t, read(t, store, here, notes.Span{Upto: c, Newest: 3}), "a", "b", "c")
+	check(t, read(t, store, here, notes.Span{Upto: c, Newest: 100}), "a", "b", "c")
+	check(t, read(t, store, here, notes.Span{After: a, Upto: c, Newest: 100}), "b", "c")
+	check(t, read(t, store, notes.Location{}, notes.Span{Upto: c, Newest: 1}))
 }
 
 // receipts is the owner of notes that are written ahead.
@@ -147,11 +183,11 @@ func oneOrder(t *testing.T, store notes.Store) {
 		owner.settled.Add(count)
 		writing.Go(func() {
 			for i := range count {
-				store.Append(t.Context(), at(i), fmt.Appendf(nil, "%d %d", writer, i), notes.Ticket{Owner: owner, Number: uint64(i)})
+				store.Append(t.Context(), at(i), draft(fmt.Sprintf("%d %d", writer, i)), notes.Ticket{Owner: owner, Number: uint64(i)})
 				if i%50 == 0 {
 					// What is read while others write is a prefix: it never changes any more.
-					first := read(t, store, at(i), 0, all)
-					second := read(t, store, at(i), 0, all)
+					first := read(t, store, at(i), notes.Everything)
+					second := read(t, store, at(i), notes.Everything)
 					for j, note := range first {
 						if string(second[j].Encoded) != string(note.Encoded) || second[j].Position != note.Position {
 							t.Errorf("note %d of %v has changed from %q to %q", j, at(i), note.Encoded, second[j].Encoded)
@@ -166,7 +202,7 @@ func oneOrder(t *testing.T, store notes.Store) {
 	kept := 0
 	next := make(map[string]int) // by writer and location: the next number to see there
 	for i := range locations {
-		log := read(t, store, at(i), 0, all)
+		log := read(t, store, at(i), notes.Everything)
 		kept += len(log)
 		for _, note := range log {
 			var writer, number int
@@ -198,14 +234,14 @@ func longLog(t *testing.T, store notes.Store) {
 	owner := &receipts{positions: make(map[uint64]notes.Position)}
 	owner.settled.Add(count)
 	for i := range count {
-		store.Append(t.Context(), notes.Location{}, fmt.Appendf(nil, "%0*d", size, i), notes.Ticket{Owner: owner, Number: uint64(i)})
+		store.Append(t.Context(), notes.Location{}, draft(fmt.Sprintf("%0*d", size, i)), notes.Ticket{Owner: owner, Number: uint64(i)})
 	}
 	owner.settled.Wait()
 	if err := errors.Join(owner.errs...); err != nil {
 		t.Fatal(err)
 	}
 	chunks, seen := 0, 0
-	for chunk, err := range store.Range(t.Context(), notes.Location{}, 0, all) {
+	for chunk, err := range store.Range(t.Context(), notes.Location{}, notes.Everything) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,13 +256,25 @@ func longLog(t *testing.T, store notes.Store) {
 	if seen != count || chunks < 2 {
 		t.Errorf("got %d notes in %d chunks, want %d in several", seen, chunks, count)
 	}
+	last := read(t, store, notes.Location{}, notes.Span{Upto: notes.Everything.Upto, Newest: 700})
+	if want := fmt.Sprintf("%0*d", size, count-700); len(last) != 700 || string(last[0].Encoded) != want {
+		t.Errorf("the newest 700 are %d", len(last))
+	}
+}
+
+func hugeNote(t *testing.T, store notes.Store) {
+	huge := strings.Repeat("x", 1<<20)
+	for _, text := range []string{"a", huge, "b", huge, "c"} {
+		add(t, store, notes.Location{}, text)
+	}
+	check(t, read(t, store, notes.Location{}, notes.Everything), "a", huge, "b", huge, "c")
 }
 
 func leftEarly(t *testing.T, store notes.Store) {
 	for i := range 10 {
 		add(t, store, notes.Location{}, fmt.Sprint(i))
 	}
-	for range store.Range(t.Context(), notes.Location{}, 0, all) {
+	for range store.Range(t.Context(), notes.Location{}, notes.Everything) {
 		break
 	}
 	add(t, store, notes.Location{}, "still works")
@@ -237,7 +285,7 @@ func cancelled(t *testing.T, store notes.Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var last error
-	for chunk, err := range store.Range(ctx, notes.Location{}, 0, all) {
+	for chunk, err := range store.Range(ctx, notes.Location{}, notes.Everything) {
 		if err == nil {
 			t.Errorf("got %d notes after the context had ended", len(chunk))
 		}
@@ -248,6 +296,168 @@ func cancelled(t *testing.T, store notes.Store) {
 	}
 }
 
+func locations(t *testing.T, store notes.Store) {
+	want := make(map[notes.Location]bool)
+	for i := range int32(3000) {
+		at := notes.Location{Latitude: i - 1500, Longitude: -i * 7}
+		want[at] = true
+		add(t, store, at, "a")
+		if i%10 == 0 {
+			add(t, store, at, "b")
+		}
+	}
+	for _, extreme := range []notes.Location{
+		{Latitude: math.MinInt32, Longitude: math.MaxInt32},
+		{Latitude: math.MaxInt32, Longitude: math.MinInt32},
+		{Latitude: math.MaxInt32, Longitude: math.MaxInt32},
+	} {
+		want[extreme] = true
+		add(t, store, extreme, "a")
+	}
+	for at, err := range store.Locations(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !want[at] {
+			t.Errorf("%v has no notes, or is listed twice", at)
+		}
+		delete(want, at)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d locations are not listed", len(want))
+	}
+}
+
+func forget(t *testing.T, store notes.Store) {
+	ctx := t.Context()
+	mixed, old, young := notes.Location{Latitude: 1}, notes.Location{Latitude: 2}, notes.Location{Latitude: 3}
+	for _, text := range []string{"1", "22", "55555", "3", "666666"} {
+		add(t, store, mixed, text)
+	}
+	for range 3000 {
+		add(t, store, old, "1")
+	}
+	add(t, store, young, "55555")
+	if count, err := store.Forget(ctx, 5); count != 3002 || err != nil {
+		t.Errorf("Forget: got %d, %v, want 3002", count, err)
+	}
+	check(t, read(t, store, mixed, notes.Everything), "55555", "3", "666666")
+	check(t, read(t, store, old, notes.Everything))
+	check(t, read(t, store, young, notes.Everything), "55555")
+	if count, err := store.Forget(ctx, 5); count != 0 || err != nil {
+		t.Errorf("Forget again: got %d, %v, want 0", count, err)
+	}
+	for at, err := range store.Locations(ctx) {
+		if at == old || err != nil {
+			t.Errorf("%v, %v is listed after all its notes were forgotten", at, err)
+		}
+	}
+	last := add(t, store, old, "7777777")
+	check(t, read(t, store, old, notes.Span{Upto: last}), "7777777")
+	check(t, read(t, store, mixed, notes.Span{Upto: notes.Everything.Upto, Newest: 2}), "3", "666666")
+}
+
+func positions(t *testing.T, store notes.Store) {
+	seen := make(map[notes.Position]bool)
+	last := notes.Position(0)
+	for range 5 {
+		for range 3 {
+			position := add(t, store, notes.Location{}, "a")
+			if seen[position] || position <= last {
+				t.Errorf("position %d comes after %d", position, last)
+			}
+			seen[position], last = true, position
+		}
+		if _, err := store.Forget(t.Context(), math.MaxInt64); err != nil {
+			t.Fatal(err)
+		}
+		check(t, read(t, store, notes.Location{}, notes.Everything))
+	}
+}
+
+func forgetMeanwhile(t *testing.T, store notes.Store) {
+	const writers, count = 4, 400
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing, forgetting sync.WaitGroup
+	forgetting.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := store.Forget(ctx, 2); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	})
+	for writer := range writers {
+		at := notes.Location{Latitude: int32(writer % 2)}
+		writing.Go(func() {
+			for i := range count {
+				// The young ones stay, and so does what comes after them.
+				text := "y"
+				if i >= count/2 {
+					text = "young"
+				}
+				position, err := notes.Append(ctx, store, at, draft(text))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				log := read(t, store, at, notes.Span{Upto: position})
+				if text == "young" && (len(log) == 0 || log[len(log)-1].Position != position) {
+					t.Errorf("the note at %d is not the last of its reply", position)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	cancel()
+	forgetting.Wait()
+	young := 0
+	for latitude := range int32(2) {
+		for _, note := range read(t, store, notes.Location{Latitude: latitude}, notes.Everything) {
+			if string(note.Encoded) == "young" {
+				young++
+			}
+		}
+	}
+	if want := writers * count / 2; young != want {
+		t.Errorf("%d young notes are left, want %d", young, want)
+	}
+}
+
+func restarts(t *testing.T, store notes.Store, reopen func() notes.Store) notes.Store {
+	here, there := notes.Location{Latitude: 1}, notes.Location{Longitude: 1}
+	last := notes.Position(0)
+	var want []string
+	for i := range 5 {
+		want = append(want, fmt.Sprint(i))
+		position := add(t, store, here, fmt.Sprint(i))
+		if position <= last {
+			t.Errorf("position %d comes after %d", position, last)
+		}
+		last = position
+		forgotten := add(t, store, there, "a")
+		if i%2 == 1 {
+			if _, err := store.Forget(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		store = reopen()
+		check(t, read(t, store, here, notes.Everything), want...)
+		if again := add(t, store, there, "a"); again <= forgotten {
+			t.Errorf("position %d comes after %d", again, forgotten)
+		}
+		check(t, read(t, store, here, notes.Span{Upto: last, Newest: 1}), fmt.Sprint(i))
+	}
+	if _, err := store.Forget(t.Context(), math.MaxInt64); err != nil {
+		t.Fatal(err)
+	}
+	store = reopen()
+	if again := add(t, store, here, "b"); again <= last {
+		t.Errorf("position %d comes after %d", again, last)
+	}
+	check(t, read(t, store, here, notes.Everything), "b")
+	return store
+}
+
 func closed(t *testing.T, store notes.Store) {
 	add(t, store, notes.Location{}, "a")
 	for range 2 {
@@ -255,14 +465,24 @@ func closed(t *testing.T, store notes.Store) {
 			t.Errorf("Close: %v", err)
 		}
 	}
-	if _, err := notes.Append(t.Context(), store, notes.Location{}, []byte("b")); !errors.Is(err, notes.ErrClosed) {
+	if _, err := notes.Append(t.Context(), store, notes.Location{}, draft("b")); !errors.Is(err, notes.ErrClosed) {
 		t.Errorf("Append: got %v, want notes.ErrClosed", err)
 	}
 	var last error
-	for _, err := range store.Range(t.Context(), notes.Location{}, 0, all) {
+	for _, err := range store.Range(t.Context(), notes.Location{}, notes.Everything) {
 		last = err
 	}
 	if !errors.Is(last, notes.ErrClosed) {
 		t.Errorf("Range: got %v, want notes.ErrClosed", last)
+	}
+	last = nil
+	for _, err := range store.Locations(t.Context()) {
+		last = err
+	}
+	if !errors.Is(last, notes.ErrClosed) {
+		t.Errorf("Locations: got %v, want notes.ErrClosed", last)
+	}
+	if _, err := store.Forget(t.Context(), 1); !errors.Is(err, notes.ErrClosed) {
+		t.Errorf("Forget: got %v, want notes.ErrClosed", err)
 	}
 }

@@ -1,0 +1,71 @@
+package pebblestore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// engineLog hears what the engine has to say.
+type engineLog struct {
+	logger *slog.Logger
+	fatal  func(error)
+
+	mu sync.Mutex // guards file
+	// file is the damaged file that the engine has named last.
+	file string
+}
+
+// Infof implements [pebble.Logger].
+func (l *engineLog) Infof(format string, args ...any) {
+	l.logger.Debug("pebble: " + fmt.Sprintf(format, args...))
+}
+
+// Errorf implements [pebble.Logger].
+func (l *engineLog) Errorf(format string, args ...any) {
+	l.logger.Warn("pebble: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf implements [pebble.Logger]. The engine calls it when it cannot go on, and relies on it not
+// to return.
+func (l *engineLog) Fatalf(format string, args ...any) {
+	l.end(fmt.Errorf(format, args...))
+}
+
+func (l *engineLog) end(err error) {
+	err = fmt.Errorf("the store of notes cannot be written any more, and what was answered is kept: %w", err)
+	l.fatal(err)
+	panic(err)
+}
+
+// background hears of errors of flushes and merges, which the engine tries again.
+func (l *engineLog) background(err error) {
+	switch {
+	case errors.Is(err, pebble.ErrClosed), errors.Is(err, pebble.ErrCancelledCompaction):
+	case pebble.IsCorruptionError(err):
+		// It can still be read elsewhere, and whoever reads there is told.
+		l.logger.Error("the store of notes is damaged", "err", err)
+	default:
+		l.end(err)
+	}
+}
+
+func (l *engineLog) corruption(info pebble.DataCorruptionInfo) {
+	l.logger.Error("the store of notes is damaged", "file", info.Path, "err", info.Details)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.file = info.Path
+}
+
+// damaged returns the name of the damaged file, as the end of an error's text.
+func (l *engineLog) damaged() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == "" {
+		return ""
+	}
+	return " (" + l.file + ")"
+}
