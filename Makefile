@@ -17,7 +17,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 RELEASED := proto/released.binpb
 INTEROP := internal/interop
 # Debian's packages that tests run, by the program that each brings.
-DEBIAN := curl:curl gcc:gcc
+DEBIAN := curl:curl gcc:gcc redis-server:redis-server
 
 .PHONY: help
 help: ## Describe the targets

@@ -203,3 +203,13 @@ func StartServer(program string, args ...string) (server *Process, address strin
 	}
 	return server, match[1], nil
 }
+
+// Running returns whether the program has not ended yet.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}

@@ -1,0 +1,135 @@
+// Package redistest runs real Redis servers for tests: one node, or a cluster.
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/routeguide/internal/process"
+)
+
+// A Node is a Redis server on 127.0.0.1.
+type Node struct {
+	// Addr is its host:port.
+	Addr string
+
+	args    []string
+	process *process.Process
+}
+
+// Start runs a node without persistence for the length of the test, with further arguments for
+// redis-server.
+func Start(t *testing.T, args ...string) *Node {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatalf("redis-server is not installed: run `make tools`, or install it with your system's packages: %v", err)
+	}
+	port := freePort(t)
+	node := &Node{
+		Addr: "127.0.0.1:" + port,
+		args: append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "no"}, args...),
+	}
+	node.Run(t)
+	t.Cleanup(func() { node.Kill(t) })
+	return node
+}
+
+// Run runs the node again, after Kill.
+func (n *Node) Run(t *testing.T) {
+	t.Helper()
+	running, err := process.Start("redis-server", n.args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.process = running
+	if _, err := running.Await("Ready to accept connections"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// PID returns the number of the node's process.
+func (n *Node) PID() int {
+	return n.process.PID()
+}
+
+// Kill ends the node with SIGKILL. Ending it again does nothing.
+func (n *Node) Kill(t *testing.T) {
+	t.Helper()
+	if err := n.process.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
+// CLI runs redis-cli against the node and returns what it prints.
+func (n *Node) CLI(t *testing.T, args ...string) string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(n.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed, err := process.Run(context.Background(), "redis-cli", append([]string{"-h", host, "-p", port}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(printed)
+}
+
+// IsMaster returns whether the node is a master.
+func (n *Node) IsMaster(t *testing.T) bool {
+	t.Helper()
+	return strings.HasPrefix(n.CLI(t, "ROLE"), "master")
+}
+
+// StartCluster runs a cluster of three masters and three replicas for the length of the test.
+func StartCluster(t *testing.T) []*Node {
+	t.Helper()
+	nodes := make([]*Node, 6)
+	create := []string{"--cluster", "create"}
+	for i := range nodes {
+		nodes[i] = Start(t, "--cluster-enabled", "yes", "--cluster-port", freePort(t), "--cluster-node-timeout", "1500",
+			"--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0")
+		create = append(create, nodes[i].Addr)
+	}
+	if _, err := process.Run(t.Context(), "redis-cli", append(create, "--cluster-replicas", "1", "--cluster-yes")...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, node := range nodes {
+		for !node.ready(t) {
+			if ctx.Err() != nil {
+				t.Fatalf("the cluster does not come up: %s", node.CLI(t, "CLUSTER", "NODES"))
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	return nodes
+}
+
+// ready returns whether the node knows the whole cluster, and its replica or master.
+func (n *Node) ready(t *testing.T) bool {
+	t.Helper()
+	info, replication := n.CLI(t, "CLUSTER", "INFO"), n.CLI(t, "INFO", "replication")
+	return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:6") &&
+		(strings.Contains(replication, "connected_slaves:1") || strings.Contains(replication, "master_link_status:up"))
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
+}
+
+// Running returns whether the node was not killed.
+func (n *Node) Running() bool {
+	return n.process.Running()
+}

@@ -1,0 +1,214 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/notes/internal/inbox"
+)
+
+const (
+	// laneCount is how many batches can be on their way at once.
+	laneCount = 16
+	// laneBytes is how much may wait in a lane before Append waits too.
+	laneBytes = 1 << 20
+	// scriptNotes is how many notes one script appends at most: Lua takes some thousand arguments.
+	scriptNotes = 1000
+	// waitMillis is how long replicas may take to have a note.
+	waitMillis = 1000
+	// waitAtOnce is how many locations of a lane wait for replicas at once.
+	waitAtOnce = 16
+	// noteOverhead is what a note takes in memory besides its bytes.
+	noteOverhead = 128
+	// A write that a node refuses because it has given its slot to another is tried again, for the
+	// client to find out where: at most redirections times, and after redirectPause.
+	redirections  = 20
+	redirectPause = 50 * time.Millisecond
+)
+
+// appended is a note on its way to Redis.
+type appended struct {
+	at     notes.Location
+	note   notes.Note
+	ticket notes.Ticket
+}
+
+// A lane writes the notes of some locations: always the same, and one batch after the other, so that
+// no redirection changes the order of the notes of a location.
+type lane struct {
+	store *Store
+	inbox *inbox.Inbox[appended]
+}
+
+func newLane(store *Store) *lane {
+	return &lane{store: store, inbox: inbox.New[appended](laneBytes)}
+}
+
+func (l *lane) append(ctx context.Context, note appended) {
+	if err := l.inbox.Put(ctx, inbox.Open, note, len(note.note.Encoded)+noteOverhead); err != nil {
+		note.ticket.Settle(0, err)
+	}
+}
+
+func (l *lane) run() {
+	var spare []appended
+	for open := true; open; {
+		var items []appended
+		items, open = l.inbox.Take(spare)
+		l.write(split(items))
+		clear(items) // The notes and their owners may go.
+		spare = items[:0]
+	}
+}
+
+// batch is notes of one location, in their order.
+type batch struct {
+	at      notes.Location
+	notes   []string
+	tickets []notes.Ticket
+}
+
+// split returns a batch for each location, and several for one with very many notes.
+func split(items []appended) []*batch {
+	var batches []*batch
+	open := make(map[notes.Location]*batch)
+	for _, item := range items {
+		of := open[item.at]
+		if of == nil || len(of.notes) == scriptNotes {
+			of = &batch{at: item.at}
+			open[item.at] = of
+			batches = append(batches, of)
+		}
+		of.notes = append(of.notes, encode(item.note))
+		of.tickets = append(of.tickets, item.ticket)
+	}
+	return batches
+}
+
+// settle tells the owners what became of their notes: the position of the last one, or an error.
+func (b *batch) settle(last int64, err error) {
+	for i, ticket := range b.tickets {
+		if err != nil {
+			ticket.Settle(0, err)
+			continue
+		}
+		ticket.Settle(notes.Position(last-int64(len(b.tickets)-1-i)), nil)
+	}
+}
+
+func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
+	key := listKey(b.at)
+	return client.B().Eval().Script(appendScript).Numkeys(2).Key(key, key+baseSuffix).Arg(b.notes...).Build()
+}
+
+func (l *lane) write(batches []*batch) {
+	switch {
+	case len(batches) == 0:
+	case l.store.replicas > 0:
+		l.writeAndWait(batches)
+	default:
+		calling, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		commands := make([]rueidis.Completed, len(batches))
+		for i, batch := range batches {
+			commands[i] = batch.command(l.store.client)
+		}
+		// A location with several batches has them in order, on one connection. Should the first be
+		// redirected and the second not, the order would be lost; so such batches go one by one.
+		for start := 0; start < len(batches); {
+			end := distinct(batches, start)
+			for i, result := range l.store.client.DoMulti(calling, commands[start:end]...) {
+				last, err := result.AsInt64()
+				if err != nil {
+					err = writeError(err)
+				}
+				batches[start+i].settle(last, err)
+			}
+			start = end
+		}
+	}
+}
+
+// distinct returns the end of the batches from start on that have different locations.
+func distinct(batches []*batch, start int) int {
+	if len(batches[start].notes) < scriptNotes {
+		// Only a full batch has a successor.
+		end := start
+		for ; end < len(batches) && len(batches[end].notes) < scriptNotes; end++ {
+		}
+		return end
+	}
+	return start + 1
+}
+
+// writeAndWait writes each batch on a connection of its own, together with the WAIT that covers it: on
+// another connection, WAIT would return at once.
+func (l *lane) writeAndWait(batches []*batch) {
+	var writing sync.WaitGroup
+	for start := 0; start < len(batches); {
+		end := min(distinct(batches, start), start+waitAtOnce)
+		for _, batch := range batches[start:end] {
+			writing.Go(func() { batch.settle(l.store.writeAndWait(batch)) })
+		}
+		writing.Wait()
+		start = end
+	}
+}
+
+// writeAndWait returns the position of the last note of a batch once enough replicas have it.
+func (s *Store) writeAndWait(batch *batch) (last int64, err error) {
+	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	for range redirections {
+		var written, waited rueidis.RedisResult
+		// A dedicated connection follows no redirection by itself, which would send the write to
+		// another node than the WAIT.
+		err = s.client.Dedicated(func(client rueidis.DedicatedClient) error {
+			results := client.DoMulti(calling, batch.command(client),
+				client.B().Wait().Numreplicas(int64(s.replicas)).Timeout(waitMillis).Build())
+			written, waited = results[0], results[1]
+			return nil
+		})
+		if err != nil {
+			return 0, writeError(err)
+		}
+		if last, err = written.AsInt64(); err == nil {
+			return last, s.waited(waited)
+		}
+		if !isRedirection(err) {
+			break
+		}
+		select {
+		case <-time.After(redirectPause):
+		case <-calling.Done():
+		}
+	}
+	return 0, writeError(err)
+}
+
+// waited returns an error unless a WAIT has found enough replicas.
+func (s *Store) waited(result rueidis.RedisResult) error {
+	have, err := result.AsInt64()
+	if err != nil {
+		return fmt.Errorf("%w: wait for replicas: %w", notes.ErrUnknown, err)
+	}
+	if have < int64(s.replicas) {
+		return fmt.Errorf("%w: %d replicas have it, and not %d", notes.ErrUnknown, have, s.replicas)
+	}
+	return nil
+}
+
+func isRedirection(err error) bool {
+	reply, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return false
+	}
+	_, moved := reply.IsMoved()
+	_, ask := reply.IsAsk()
+	return moved || ask || reply.IsTryAgain()
+}

@@ -1,0 +1,307 @@
+// Package redisstore keeps notes in Redis or Valkey, on one node or on a cluster, so that any number
+// of servers can share them. The servers hold nothing themselves.
+//
+// A note is settled once Redis has it, and, if so asked, once a number of replicas have it. How
+// durable that is depends on how Redis is set up: by default it syncs to the disk once a second.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"iter"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"example.com/routeguide/server/notes"
+)
+
+const (
+	dialTimeout = 2 * time.Second
+	// callTimeout is how long Redis may take to answer. A read is tried again meanwhile.
+	callTimeout = 5 * time.Second
+	// probeEvery is how often the health is looked at.
+	probeEvery = time.Second
+	// chunkNotes and chunkBytes bound a chunk of a range, but for its last note.
+	chunkNotes = 512
+	chunkBytes = 128 << 10
+	// forgetAtOnce is how many notes of a log one script forgets at most: Redis does nothing else
+	// while a script runs.
+	forgetAtOnce = 1000
+	// scanCount is how many keys Redis looks at in one step of a scan.
+	scanCount = 1000
+)
+
+// Options are what a [Store] needs to know. Only URL is required.
+type Options struct {
+	// URL is redis://[USER:PASSWORD@]HOST:PORT, with any number of ?addr=HOST:PORT for further
+	// nodes, or rediss:// for TLS. The nodes of a cluster that it does not name are found.
+	URL string
+	// Replicas is how many replicas must have a note before it is settled. If fewer say so within a
+	// second, the note's ticket gets [notes.ErrUnknown].
+	Replicas int
+	// Health is called, not concurrently, when Redis can no longer be reached, with the reason, and
+	// with nil when it can again. It must not block.
+	Health func(err error)
+}
+
+// A Store is a [notes.Store] in Redis.
+type Store struct {
+	client   rueidis.Client
+	shown    string
+	replicas int
+	health   func(error)
+	seed     maphash.Seed
+	lanes    [laneCount]*lane
+	working  sync.WaitGroup // lanes and the probe
+	closed   atomic.Bool
+	stop     context.CancelFunc // of the probe
+	once     sync.Once
+}
+
+// Open connects to Redis. An error has the URL without user and password.
+func Open(options Options) (*Store, error) {
+	client, shown, err := parseURL(options.URL)
+	if err != nil {
+		return nil, err
+	}
+	client.Dialer.Timeout = dialTimeout
+	client.ConnWriteTimeout = callTimeout
+	client.DisableCache = true
+	client.ShuffleInit = true
+	store := &Store{shown: shown, replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed()}
+	if store.health == nil {
+		store.health = func(error) {}
+	}
+	if store.client, err = rueidis.NewClient(client); err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", shown, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	store.stop = stop
+	if err := store.probe(ctx); err != nil {
+		stop()
+		store.client.Close()
+		return nil, fmt.Errorf("connect to %s: %w", shown, err)
+	}
+	for i := range store.lanes {
+		store.lanes[i] = newLane(store)
+		store.working.Go(store.lanes[i].run)
+	}
+	store.working.Go(func() { store.watch(ctx) })
+	return store, nil
+}
+
+// String returns the URL without user and password.
+func (s *Store) String() string {
+	return s.shown
+}
+
+// Append implements [notes.Store]. It waits while several megabytes are on their way to Redis.
+func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+	s.lanes[maphash.Comparable(s.seed, at)%laneCount].append(ctx, appended{at, note, ticket})
+}
+
+// Range implements [notes.Store].
+func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+	return func(yield func([]notes.Note, error) bool) {
+		for more := true; more && span.After < span.Upto; {
+			var chunk []notes.Note
+			var err error
+			chunk, more, err = s.read(ctx, at, span)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if len(chunk) == 0 || !yield(chunk, nil) {
+				return
+			}
+			span.After = chunk[len(chunk)-1].Position
+			if span.Newest > 0 {
+				span.Newest = max(span.Newest-len(chunk), 1)
+			}
+		}
+	}
+}
+
+// read returns the start of a span, and whether there is more of it.
+func (s *Store) read(ctx context.Context, at notes.Location, span notes.Span) (chunk []notes.Note, more bool, err error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, false, err
+	}
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key := listKey(at)
+	reply, err := s.client.Do(calling, s.client.B().EvalRo().Script(rangeScript).Numkeys(2).Key(key, key+baseSuffix).
+		Arg(strconv.FormatUint(uint64(span.After), 10), strconv.FormatUint(uint64(span.Upto), 10), strconv.Itoa(span.Newest),
+			strconv.Itoa(chunkNotes), strconv.Itoa(chunkBytes)).Build()).ToArray()
+	if err != nil {
+		return nil, false, readError(ctx, err)
+	}
+	return parseRange(reply)
+}
+
+// usable returns an error if nothing should be asked of Redis.
+func (s *Store) usable(ctx context.Context) error {
+	if s.closed.Load() {
+		return notes.ErrClosed
+	}
+	return context.Cause(ctx)
+}
+
+// Locations implements [notes.Store]. It remembers which locations it has returned: Redis may list
+// a key twice.
+func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] {
+	return func(yield func(notes.Location, error) bool) {
+		if err := s.usable(ctx); err != nil {
+			yield(notes.Location{}, err)
+			return
+		}
+		seen := make(map[notes.Location]struct{})
+		for _, node := range s.client.Nodes() {
+			master, err := isMaster(ctx, node)
+			if err != nil {
+				yield(notes.Location{}, readError(ctx, err))
+				return
+			}
+			if master && !scan(ctx, node, seen, yield) {
+				return
+			}
+		}
+	}
+}
+
+func isMaster(ctx context.Context, node rueidis.Client) (bool, error) {
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	role, err := node.Do(calling, node.B().Role().Build()).ToArray()
+	if err != nil {
+		return false, err
+	}
+	if len(role) == 0 {
+		return false, errors.New("a node has no role")
+	}
+	name, err := role[0].ToString()
+	return name == "master", err
+}
+
+// scan yields the locations of a node. It returns false if there is nothing more to yield.
+func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]struct{}, yield func(notes.Location, error) bool) bool {
+	for cursor, first := uint64(0), true; first || cursor != 0; first = false {
+		entry, err := scanStep(ctx, node, cursor)
+		if err != nil {
+			yield(notes.Location{}, readError(ctx, err))
+			return false
+		}
+		for _, key := range entry.Elements {
+			at, ok := parseKey(key)
+			if _, again := seen[at]; !ok || again {
+				continue
+			}
+			seen[at] = struct{}{}
+			if !yield(at, nil) {
+				return false
+			}
+		}
+		cursor = entry.Cursor
+	}
+	return true
+}
+
+func scanStep(ctx context.Context, node rueidis.Client, cursor uint64) (rueidis.ScanEntry, error) {
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return node.Do(calling, node.B().Scan().Cursor(cursor).Match(keyPattern).Count(scanCount).Build()).AsScanEntry()
+}
+
+// Forget implements [notes.Store].
+func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
+	count := 0
+	for at, err := range s.Locations(ctx) {
+		if err != nil {
+			return count, err
+		}
+		for {
+			forgotten, err := s.forget(ctx, at, before)
+			if err != nil {
+				return count, err
+			}
+			count += forgotten
+			if forgotten < forgetAtOnce {
+				break
+			}
+		}
+	}
+	return count, nil
+}
+
+func (s *Store) forget(ctx context.Context, at notes.Location, before int64) (int, error) {
+	if err := s.usable(ctx); err != nil {
+		return 0, err
+	}
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key, time := listKey(at), uint64(max(before, 0))
+	count, err := s.client.Do(calling, s.client.B().Eval().Script(forgetScript).Numkeys(2).Key(key, key+baseSuffix).
+		Arg(strconv.FormatUint(time>>32, 10), strconv.FormatUint(time&(1<<32-1), 10), strconv.Itoa(forgetAtOnce)).Build()).AsInt64()
+	if err != nil {
+		return 0, readError(ctx, err)
+	}
+	return int(count), nil
+}
+
+// watch tells Health when Redis can or cannot be reached, until ctx ends.
+func (s *Store) watch(ctx context.Context) {
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	healthy := true
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		err := s.probe(ctx)
+		if ctx.Err() == nil && healthy != (err == nil) {
+			healthy = err == nil
+			s.health(err)
+		}
+	}
+}
+
+// probe returns an error if Redis cannot be reached, or says that its cluster is down.
+func (s *Store) probe(ctx context.Context) error {
+	calling, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	info, err := s.client.Do(calling, s.client.B().ClusterInfo().Build()).ToString()
+	switch reply, refused := rueidis.IsRedisErr(err); {
+	case refused && strings.Contains(reply.Error(), "cluster support disabled"):
+		// One node. It answers CLUSTER INFO while it still loads, and PING does not.
+		return s.client.Do(calling, s.client.B().Ping().Build()).Error()
+	case err != nil:
+		return err
+	case !strings.Contains(info, "cluster_state:ok"):
+		return errors.New("the Redis cluster says that it is down")
+	default:
+		return nil
+	}
+}
+
+// Close implements [notes.Store].
+func (s *Store) Close() error {
+	s.once.Do(func() {
+		s.closed.Store(true)
+		for _, lane := range s.lanes {
+			lane.inbox.Close()
+		}
+		s.stop()
+		s.working.Wait()
+		s.client.Close()
+	})
+	return nil
+}
