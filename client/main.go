@@ -28,7 +28,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var flags flags
-	if _, err := command.Parse(&flags, "client", description, args, stdout, stderr); err != nil {
+	if _, err := command.Parse(&flags, "client", description, nil, args, stdout, stderr); err != nil {
 		return err
 	}
 	client, err := routechat.New(flags.Addr, flags.options()...)

@@ -41,13 +41,15 @@ func Usagef(format string, args ...any) error {
 
 // Parse reads args into grammar, a pointer to a struct with kong's tags. Each flag can also be
 // given as an environment variable: ROUTEGUIDE_, and the name of the flag in capitals, with
-// underscores. An argument wins over the environment. The error is [ErrHelp] or a [*UsageError].
-func Parse(grammar any, name, description string, args []string, stdout, stderr io.Writer) (*kong.Context, error) {
+// underscores. An argument wins over the environment. The help texts may use the variables. The error is
+// [ErrHelp] or a [*UsageError].
+func Parse(grammar any, name, description string, variables map[string]string, args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	helped := false
 	parser, err := kong.New(grammar,
 		kong.Name(name),
 		kong.Description(description),
 		kong.DefaultEnvars("ROUTEGUIDE"),
+		kong.Vars(variables),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),

@@ -29,7 +29,8 @@ var (
 
 // A Location is a point on the map: latitude and longitude in E7 degrees.
 type Location struct {
-	Latitude, Longitude int32
+	Latitude  int32 `json:"latitude"`
+	Longitude int32 `json:"longitude"`
 }
 
 // A Position says where in the log of its location a note is. Positions are opaque, but they grow

@@ -40,6 +40,9 @@ const (
 	locationsAtOnce = 1024
 )
 
+// ErrInUse says that another process has the store open.
+var ErrInUse = errors.New("it is in use by another process, and only one at a time can have it")
+
 // Options are what a [Store] needs to know. Only Dir is required.
 type Options struct {
 	// Dir is the folder of the store. It is made if it is not there.
@@ -135,7 +138,7 @@ func engineOptions(options Options, room *room, log *engineLog) *pebble.Options 
 func explainOpen(dir string, log *engineLog, err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && isLocked(dir):
-		return fmt.Errorf("the store of notes in %s is in use by another process, and only one at a time can have it", dir)
+		return fmt.Errorf("the store of notes in %s: %w", dir, ErrInUse)
 	case pebble.IsCorruptionError(err):
 		return fmt.Errorf("%w: %s: %w%s", notes.ErrDamaged, dir, err, log.damaged())
 	default:

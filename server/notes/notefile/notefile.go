@@ -1,0 +1,196 @@
+package notefile
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"sync"
+
+	"example.com/routeguide/server/notes"
+)
+
+// maxLine bounds a line of a file, in bytes.
+const maxLine = 16 << 20
+
+// maxAhead is how many notes an import has on their way to the store at once.
+const maxAhead = 10_000
+
+// Export writes all notes of a store. Those that come in meanwhile may or may not be among them, but
+// each log is written as it was at some time. Progress, unless it is nil, is called with the number
+// of notes so far.
+func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(notes int)) (count int, err error) {
+	buffered := bufio.NewWriterSize(to, 1<<16)
+	for at, err := range store.Locations(ctx) {
+		if err != nil {
+			return count, err
+		}
+		for chunk, err := range store.Range(ctx, at, notes.Everything) {
+			if err != nil {
+				return count, err
+			}
+			for _, note := range chunk {
+				text, err := marshal(at, note)
+				if err != nil {
+					return count, err
+				}
+				if _, err := buffered.Write(text); err != nil {
+					return count, err
+				}
+				count++
+			}
+			if progress != nil {
+				progress(count)
+			}
+		}
+	}
+	return count, buffered.Flush()
+}
+
+// Import adds the notes of a file to a store, with their times, in the order of the file, which must
+// have the notes of a location together. Empty lines are passed over. An error names the line.
+//
+// It can be repeated, after a crash too: a note that is in the log of its location already, with the
+// same time and to the byte the same, is not added again. For this it remembers 16 bytes for each
+// note that the store has at the location that is imported. If a file has a note twice, the store gets
+// it twice.
+//
+// Progress, unless it is nil, is called with the number of notes read so far. Import returns how many
+// it has added, and how many were there.
+func Import(ctx context.Context, store notes.Store, from io.Reader, progress func(notes int)) (added, there int, err error) {
+	ahead := newAhead()
+	importer := importer{store: store, seed: maphash.MakeSeed(), ahead: ahead}
+	lines := bufio.NewScanner(from)
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	number := 0
+	for lines.Scan() && err == nil {
+		number++
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
+		if err = importer.add(ctx, lines.Bytes()); err == nil {
+			err = ahead.failed()
+		}
+		if progress != nil && number%1000 == 0 {
+			progress(number)
+		}
+	}
+	if err == nil && lines.Err() != nil {
+		number++
+		err = lines.Err()
+		if errors.Is(err, bufio.ErrTooLong) {
+			err = fmt.Errorf("it is longer than %d bytes", maxLine)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("line %d: %w", number, err)
+	}
+	kept, failure := ahead.wait()
+	if err == nil && failure != nil {
+		err = failure
+	}
+	return kept, importer.there, err
+}
+
+// importer adds notes that are not there.
+type importer struct {
+	store notes.Store
+	seed  maphash.Seed
+	ahead *ahead
+	at    notes.Location
+	known map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
+	there int
+}
+
+func (i *importer) add(ctx context.Context, text []byte) error {
+	at, note, err := unmarshal(text)
+	if err != nil {
+		return err
+	}
+	if i.known == nil || at != i.at {
+		if err := i.know(ctx, at); err != nil {
+			return err
+		}
+	}
+	if sum := i.sum(note); i.known[sum] > 0 {
+		i.known[sum]--
+		i.there++
+		return nil
+	}
+	return i.ahead.append(ctx, i.store, at, note)
+}
+
+// know reads what is at a location.
+func (i *importer) know(ctx context.Context, at notes.Location) error {
+	i.at, i.known = at, make(map[uint64]int)
+	for chunk, err := range i.store.Range(ctx, at, notes.Everything) {
+		if err != nil {
+			return err
+		}
+		for _, note := range chunk {
+			i.known[i.sum(note)]++
+		}
+	}
+	return nil
+}
+
+func (i *importer) sum(note notes.Note) uint64 {
+	var hash maphash.Hash
+	hash.SetSeed(i.seed)
+	maphash.WriteComparable(&hash, note.Time)
+	_, _ = hash.Write(note.Encoded) // It never fails.
+	return hash.Sum64()
+}
+
+// ahead is the owner of notes that are on their way to the store.
+type ahead struct {
+	room chan struct{} // has an element for each note on its way
+	way  sync.WaitGroup
+
+	mu   sync.Mutex // guards the rest
+	kept int
+	err  error // the first one
+}
+
+func newAhead() *ahead {
+	return &ahead{room: make(chan struct{}, maxAhead)}
+}
+
+func (a *ahead) append(ctx context.Context, store notes.Store, at notes.Location, note notes.Note) error {
+	select {
+	case a.room <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	a.way.Add(1)
+	store.Append(ctx, at, note, notes.Ticket{Owner: a})
+	return nil
+}
+
+// Settle implements [notes.Owner].
+func (a *ahead) Settle(_ uint64, _ notes.Position, err error) {
+	defer a.way.Done()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	<-a.room
+	if err == nil {
+		a.kept++
+	} else if a.err == nil {
+		a.err = err
+	}
+}
+
+func (a *ahead) failed() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// wait waits for all notes, and returns how many are kept, and the first error.
+func (a *ahead) wait() (kept int, err error) {
+	a.way.Wait()
+	return a.kept, a.err
+}

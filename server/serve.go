@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/command"
+	"example.com/routeguide/server/guide"
+	"example.com/routeguide/server/h2c"
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/notes/notefile"
+	"example.com/routeguide/server/notes/pebblestore"
+	"example.com/routeguide/server/service"
+)
+
+const serverDescription = `Serve RouteGuide, the service of the gRPC tutorials: places on a map, routes, and notes that people leave for one another.
+
+One port takes Connect, gRPC and gRPC-Web, binary and JSON, over HTTP/2 without TLS (h2c, prior knowledge) and HTTP/1.1, with reflection and health. RouteChat needs HTTP/2.
+
+Try it: grpcurl -plaintext localhost:50051 list
+
+"server notes --help" says how to export, import and count the notes that are kept.
+
+SIGINT and SIGTERM end it: open chats get the replies they are owed. A second signal ends it at once. Exit codes: 0 after a signal, 1 on an error, 2 if the flags make no sense.`
+
+// drainTimeout is how long open calls have to end once the server is told to.
+const drainTimeout = 10 * time.Second
+
+type serverFlags struct {
+	Listen        string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on ${default}: host:port. Port 0 takes a free one; an empty host is every address of this machine."`
+	Notes         string        `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"Keep notes there (${default}). ${notes}"`
+	History       int           `default:"0" placeholder:"N" help:"Reply with the newest N notes of a location. 0, the default, is all. Nothing is deleted."`
+	Keep          time.Duration `default:"0s" placeholder:"DURATION" help:"Forget notes older than this, such as 720h. 0, the default, is never."`
+	MaxStore      byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
+	RedisReplicas int           `default:"0" placeholder:"N" help:"Answer a note when N replicas of its Redis node have it too (${default})."`
+	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
+	LogFormat     string        `default:"text" enum:"text,json" placeholder:"text|json" help:"Log to stderr in this format (${default})."`
+	LogLevel      slog.Level    `default:"info" placeholder:"LEVEL" help:"Log from this level on: debug, info, warn or error (${default})."`
+}
+
+// check returns a usage error if a flag makes no sense.
+func (f *serverFlags) check(ctx context.Context) error {
+	_, port, err := net.SplitHostPort(f.Listen)
+	if err == nil {
+		_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	}
+	_, isPebble := pebbleDir(f.Notes)
+	switch {
+	case err != nil:
+		return command.Usagef("--listen %q: want host:port, such as localhost:50051: %w", f.Listen, err)
+	case f.History < 0:
+		return command.Usagef("--history %d: want a number of notes, or 0 for all", f.History)
+	case f.Keep < 0:
+		return command.Usagef("--keep %v: want a duration, or 0 for ever", f.Keep)
+	case f.RedisReplicas < 0:
+		return command.Usagef("--redis-replicas %d: want a number of replicas, or 0", f.RedisReplicas)
+	case f.MaxStore > 0 && !isPebble:
+		return command.Usagef("--max-store bounds a folder: it goes with --notes pebble:DIR")
+	case f.RedisReplicas > 0 && isPebble:
+		return command.Usagef("--redis-replicas goes with --notes redis://HOST:PORT")
+	default:
+		return nil
+	}
+}
+
+// runServer serves until ctx ends, and then drains. It logs to stderr.
+func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var flags serverFlags
+	if _, err := command.Parse(&flags, "server", serverDescription, map[string]string{"notes": notesHelp}, args, stdout, stderr); err != nil {
+		return err
+	}
+	if err := flags.check(ctx); err != nil {
+		return err
+	}
+	logger := newLogger(stderr, flags.LogFormat, flags.LogLevel)
+	features, err := readFeatures(flags.Features)
+	if err != nil {
+		return err
+	}
+	health := &health{logger: logger}
+	store, err := openStore(flags.Notes, storeOptions{
+		maxBytes: int64(flags.MaxStore),
+		replicas: flags.RedisReplicas,
+		logger:   logger,
+		health:   health.set,
+		fatal: func(err error) {
+			// Nothing may be written any more, so nothing is closed in order either.
+			fmt.Fprintf(stderr, "server: %v\n", err)
+			os.Exit(command.ExitError)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	logger.InfoContext(ctx, "keeping notes", keepingNotes(flags.Notes)...)
+	guide := guide.New(features)
+	service := service.New(guide, service.Options{Store: store, History: flags.History, Logger: logger})
+	health.tell(service)
+	server, err := h2c.Listen(ctx, flags.Listen, service, logger)
+	if err != nil {
+		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
+	}
+	background := startBackground(ctx, &flags, store, service, logger)
+	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "features", guide.Len())
+	err = serve(ctx, server, service, logger)
+	background.stop()
+	return errors.Join(err, store.Close())
+}
+
+// serve lets server and service do their work until ctx ends or the server fails, and then ends
+// them.
+func serve(ctx context.Context, server *h2c.Server, service *service.Service, logger *slog.Logger) error {
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	logger.Info("draining: open chats get the replies they are owed", "timeout", drainTimeout)
+	service.Drain()
+	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := server.Shutdown(timeout); err != nil {
+		logger.Warn("closed connections that did not end in time", "timeout", drainTimeout)
+	}
+	if err := <-served; err != nil {
+		return err
+	}
+	logger.Info("ended")
+	return nil
+}
+
+// background is what goes on beside the serving.
+type background struct {
+	cancel context.CancelFunc
+	doing  sync.WaitGroup
+	socket *notefile.Socket
+	logger *slog.Logger
+}
+
+// startBackground starts to forget old notes, and to let others read the store in a folder.
+func startBackground(ctx context.Context, flags *serverFlags, store notes.Store, service *service.Service, logger *slog.Logger) *background {
+	retaining, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	background := &background{cancel: cancel, logger: logger}
+	if flags.Keep > 0 {
+		background.doing.Go(func() { notes.Retain(retaining, store, flags.Keep, service.OldestPending, logger) })
+	}
+	if dir, ok := pebbleDir(flags.Notes); ok {
+		var err error
+		if background.socket, err = notefile.NewSocket(ctx, filepath.Join(dir, socketName), store); err != nil {
+			logger.WarnContext(ctx, "notes cannot be exported while this server runs", "err", err)
+		}
+	}
+	return background
+}
+
+func (b *background) stop() {
+	b.cancel()
+	b.doing.Wait()
+	if b.socket != nil {
+		if err := b.socket.Close(); err != nil {
+			b.logger.Warn("the socket for exports did not end well", "err", err)
+		}
+	}
+}
+
+// health passes what a store says of its health on to the service, which comes later than the store.
+type health struct {
+	logger *slog.Logger
+
+	mu      sync.Mutex // guards the rest
+	ill     bool
+	service *service.Service
+}
+
+func (h *health) set(err error) {
+	if err != nil {
+		h.logger.Error("no notes can be taken", "err", err)
+	} else {
+		h.logger.Info("notes can be taken again")
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ill = err != nil
+	if h.service != nil {
+		h.service.SetServing(!h.ill)
+	}
+}
+
+func (h *health) tell(service *service.Service) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.service = service
+	service.SetServing(!h.ill)
+}
+
+// keepingNotes returns what to log of a store.
+func keepingNotes(where string) []any {
+	about := []any{"notes", shownStore(where)}
+	if dir, ok := pebbleDir(where); ok {
+		if absolute, err := filepath.Abs(dir); err == nil {
+			dir = absolute
+		}
+		about = append(about, "folder", dir, "bytes", pebblestore.FolderSize(dir))
+	}
+	return about
+}
+
+func newLogger(stderr io.Writer, format string, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(stderr, options))
+}
+
+func readFeatures(path string) ([]*routeguide.Feature, error) {
+	if path == "" {
+		return guide.Default()
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--features: %w", err)
+	}
+	features, err := guide.Parse(file)
+	if err != nil {
+		return nil, fmt.Errorf("--features %s: %w", path, err)
+	}
+	return features, nil
+}

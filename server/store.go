@@ -1,0 +1,67 @@
+package main
+
+import (
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"example.com/routeguide/internal/command"
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/notes/pebblestore"
+	"example.com/routeguide/server/notes/redisstore"
+)
+
+const notesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name.`
+
+// storeOptions are what stores need to know besides where they are. Each takes what concerns it.
+type storeOptions struct {
+	maxBytes int64
+	replicas int
+	logger   *slog.Logger
+	health   func(error)
+	fatal    func(error)
+}
+
+// socketName is the name of the socket in a folder of notes by which a running server lets others read.
+const socketName = "export.sock"
+
+// pebbleDir returns the folder that a store is in, if it is in one.
+func pebbleDir(where string) (dir string, ok bool) {
+	dir, ok = strings.CutPrefix(where, "pebble:")
+	return filepath.Clean(dir), ok && dir != ""
+}
+
+// openStore opens the store of notes at where.
+func openStore(where string, options storeOptions) (notes.Store, error) {
+	scheme, _, _ := strings.Cut(where, ":")
+	dir, isPebble := pebbleDir(where)
+	switch {
+	case where == "memory:":
+		return notes.NewMemory(), nil
+	case isPebble:
+		return pebblestore.Open(pebblestore.Options{
+			Dir:      dir,
+			MaxBytes: options.maxBytes,
+			Logger:   options.logger,
+			Health:   options.health,
+			Fatal:    options.fatal,
+		})
+	case scheme == "redis" || scheme == "rediss":
+		if _, err := redisstore.Shown(where); err != nil {
+			return nil, command.Usagef("--notes: the URL of Redis makes no sense: %w", err)
+		}
+		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, Health: options.health})
+	default:
+		return nil, command.Usagef("--notes %q: want pebble:DIR, memory:, redis://HOST:PORT or rediss://HOST:PORT", where)
+	}
+}
+
+// shownStore returns where as it may be logged: without user and password.
+func shownStore(where string) string {
+	if strings.HasPrefix(where, "redis") {
+		if shown, err := redisstore.Shown(where); err == nil {
+			return shown
+		}
+	}
+	return where
+}

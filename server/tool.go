@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/term"
+
+	"example.com/routeguide/internal/command"
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/notes/notefile"
+	"example.com/routeguide/server/notes/pebblestore"
+)
+
+const toolDescription = `Look after the notes that a server keeps.
+
+Export writes newline-delimited JSON, one note a line with its time, so that notes can move to another store, be kept as a backup, and be looked at with jq. Export and stats also work while a server has the store; they then ask that server. Import can be repeated after a crash: a note that is there with the same time is not added again.`
+
+type toolFlags struct {
+	Export struct {
+		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to read (${default}). ${notes}"`
+		To    string `default:"-" placeholder:"FILE" help:"Write there; - is standard output (${default}). A file is only there once it is whole."`
+	} `cmd:"" help:"Write all notes."`
+	Import struct {
+		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to add to (${default}). ${notes}"`
+		From  string `default:"-" placeholder:"FILE" help:"Read there; - is standard input (${default})."`
+	} `cmd:"" help:"Add the notes of an export, with their times."`
+	Stats struct {
+		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to count (${default}). ${notes}"`
+	} `cmd:"" help:"Count notes, locations and bytes."`
+}
+
+// runTool runs one of the commands on a store.
+func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var flags toolFlags
+	parsed, err := command.Parse(&flags, "server notes", toolDescription, map[string]string{"notes": notesHelp}, args, stdout, stderr)
+	if err != nil {
+		return err
+	}
+	switch parsed.Command() {
+	case "export":
+		return exportNotes(ctx, flags.Export.Notes, flags.Export.To, stdout, stderr)
+	case "import":
+		return importNotes(ctx, flags.Import.Notes, flags.Import.From, stdout, stderr)
+	default:
+		return countNotes(ctx, flags.Stats.Notes, stdout, stderr)
+	}
+}
+
+// openForTool opens a store. Its last result is the path of a socket instead, if a server has the store.
+func openForTool(where string, stderr io.Writer) (store notes.Store, socket string, err error) {
+	if dir, ok := pebbleDir(where); ok {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, "", fmt.Errorf("--notes %s: %w", where, err) // To read it must not make it.
+		}
+	}
+	store, err = openToolStore(where, stderr)
+	if dir, ok := pebbleDir(where); ok && errors.Is(err, pebblestore.ErrInUse) {
+		return nil, filepath.Join(dir, socketName), nil
+	}
+	return store, "", err
+}
+
+func openToolStore(where string, stderr io.Writer) (notes.Store, error) {
+	if where == "memory:" {
+		return nil, command.Usagef("--notes memory: is gone when its server ends, and cannot be read by others")
+	}
+	return openStore(where, storeOptions{
+		logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		fatal: func(err error) {
+			fmt.Fprintf(stderr, "server notes: %v\n", err)
+			os.Exit(command.ExitError)
+		},
+	})
+}
+
+func exportNotes(ctx context.Context, where, to string, stdout, stderr io.Writer) error {
+	store, socket, err := openForTool(where, stderr)
+	if err != nil {
+		return err
+	}
+	out, partial := stdout, (*os.File)(nil)
+	if to != "-" {
+		if partial, err = os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*"); err != nil {
+			return errors.Join(fmt.Errorf("--to: %w", err), closeStore(store))
+		}
+		defer os.Remove(partial.Name()) // It is renamed by then if all went well.
+		out = partial
+	}
+	progress := newProgress(stderr, "exported")
+	if store == nil {
+		err = notefile.ExportFrom(ctx, socket, out)
+	} else {
+		_, err = notefile.Export(ctx, store, out, progress.show)
+	}
+	progress.end()
+	err = errors.Join(err, closeStore(store))
+	if partial != nil {
+		err = errors.Join(err, partial.Sync(), partial.Close())
+		if err == nil {
+			err = os.Rename(partial.Name(), to)
+		}
+	}
+	return err
+}
+
+func importNotes(ctx context.Context, where, from string, stdout, stderr io.Writer) error {
+	in := io.Reader(os.Stdin)
+	if from != "-" {
+		file, err := os.Open(from)
+		if err != nil {
+			return fmt.Errorf("--from: %w", err)
+		}
+		defer file.Close()
+		in = file
+	}
+	store, err := openToolStore(where, stderr)
+	if errors.Is(err, pebblestore.ErrInUse) {
+		return fmt.Errorf("%w: stop the server first", err)
+	}
+	if err != nil {
+		return err
+	}
+	progress := newProgress(stderr, "read")
+	added, there, err := notefile.Import(ctx, store, in, progress.show)
+	progress.end()
+	fmt.Fprintf(stdout, "added %d notes; %d were there already\n", added, there)
+	return errors.Join(err, store.Close())
+}
+
+func countNotes(ctx context.Context, where string, stdout, stderr io.Writer) error {
+	store, socket, err := openForTool(where, stderr)
+	if err != nil {
+		return err
+	}
+	progress := newProgress(stderr, "counted")
+	var stats notefile.Stats
+	if store == nil {
+		stats, err = notefile.CountFrom(ctx, socket)
+	} else {
+		stats, err = notefile.Count(ctx, store, progress.show)
+	}
+	progress.end()
+	if err := errors.Join(err, closeStore(store)); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "notes        %d\nlocations    %d\nbytes        %d\nlongest log  %d notes, at latitude %d, longitude %d\n",
+		stats.Notes, stats.Locations, stats.Bytes, stats.Longest, stats.LongestAt.Latitude, stats.LongestAt.Longitude)
+	if stats.Notes > 0 {
+		fmt.Fprintf(stdout, "oldest       %s\nnewest       %s\n", stats.Oldest.Format(time.RFC3339Nano), stats.Newest.Format(time.RFC3339Nano))
+	}
+	if dir, ok := pebbleDir(where); ok {
+		fmt.Fprintf(stdout, "folder       %d bytes\n", pebblestore.FolderSize(dir))
+	}
+	return nil
+}
+
+func closeStore(store notes.Store) error {
+	if store == nil {
+		return nil
+	}
+	return store.Close()
+}
+
+// progress shows on a terminal how far a command is.
+type progress struct {
+	out   io.Writer // nil if it is no terminal
+	verb  string
+	shown time.Time
+}
+
+// progressEvery is how often a terminal is written to.
+const progressEvery = 200 * time.Millisecond
+
+func newProgress(stderr io.Writer, verb string) *progress {
+	if file, ok := stderr.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return &progress{out: stderr, verb: verb}
+	}
+	return &progress{}
+}
+
+func (p *progress) show(notes int) {
+	if now := time.Now(); p.out != nil && now.Sub(p.shown) >= progressEvery {
+		p.shown = now
+		fmt.Fprintf(p.out, "\r%s %d notes", p.verb, notes)
+	}
+}
+
+func (p *progress) end() {
+	if !p.shown.IsZero() {
+		fmt.Fprint(p.out, "\r\033[K")
+	}
+}
