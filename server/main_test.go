@@ -20,7 +20,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if built, err := program(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(built))
+		}
+		os.Exit(code)
+	}))
 }
 
 // start runs the server with args until the returned function is called, which returns run's error,

@@ -15,8 +15,8 @@ type Stats struct {
 	// Bytes is the size of the encoded notes.
 	Bytes int64 `json:"bytes"`
 	// Longest is how many notes the longest log has, and LongestAt where that is.
-	Longest   int            `json:"longest_log"`
-	LongestAt notes.Location `json:"longest_log_at"`
+	Longest   int            `json:"longestLog"`
+	LongestAt notes.Location `json:"longestLogAt"`
 	// Oldest and Newest are the times of the first and the last note; zero without notes.
 	Oldest time.Time `json:"oldest"`
 	Newest time.Time `json:"newest"`

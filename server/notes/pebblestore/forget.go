@@ -75,7 +75,23 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 		}
 		next = rest
 	}
-	return count, nil
+	if count > 0 {
+		// The engine frees space when it merges what is erased with what erases it, which is
+		// only on the disk after a flush. Without more notes that might not come for long.
+		return count, s.flush()
+	}
+	return 0, nil
+}
+
+// flush starts to write what is in memory into tables.
+func (s *Store) flush() error {
+	s.open.RLock()
+	defer s.open.RUnlock()
+	if s.closed {
+		return notes.ErrClosed
+	}
+	_, err := s.db.AsyncFlush()
+	return err
 }
 
 // oldNotes returns some notes from a key on that came in before a time, and the key from which on

@@ -14,9 +14,9 @@ type engineLog struct {
 	logger *slog.Logger
 	fatal  func(error)
 
-	mu sync.Mutex // guards file
-	// file is the damaged file that the engine has named last.
-	file string
+	mu sync.Mutex // guards files
+	// files are the damaged files that the engine has named while it was opened.
+	files []string
 }
 
 // Infof implements [pebble.Logger].
@@ -57,15 +57,14 @@ func (l *engineLog) corruption(info pebble.DataCorruptionInfo) {
 	l.logger.Error("the store of notes is damaged", "file", info.Path, "err", info.Details)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file = info.Path
+	if len(l.files) < 10 {
+		l.files = append(l.files, info.Path)
+	}
 }
 
-// damaged returns the name of the damaged file, as the end of an error's text.
-func (l *engineLog) damaged() string {
+// damaged returns the names of damaged files.
+func (l *engineLog) damaged() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == "" {
-		return ""
-	}
-	return " (" + l.file + ")"
+	return l.files
 }

@@ -2,7 +2,7 @@
 // A note is settled once it is synced: neither a crash of the process nor a loss of power takes
 // it back. One process at a time can open a folder.
 //
-// Memory is bounded whatever the size of the store: 64 MiB of cached blocks, 64 MiB of notes that
+// Memory is bounded whatever the size of the store: 64 MiB of cached blocks, 32 MiB of notes that
 // are not yet in tables, at most 64 MiB of recent logs, 32 MiB of notes on their way to the disk, and
 // the filters and indexes of open tables, which are among the cached blocks.
 package pebblestore
@@ -16,6 +16,8 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +31,7 @@ import (
 
 const (
 	cacheBytes    = 64 << 20
-	memTableBytes = 32 << 20
+	memTableBytes = 16 << 20
 	openTables    = 1000
 	bloomBits     = 10 // a key: one answer in a hundred is wrong, and costs a read
 	// chunkNotes and chunkBytes bound a chunk of a range, but for its last note.
@@ -139,11 +141,32 @@ func explainOpen(dir string, log *engineLog, err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && isLocked(dir):
 		return fmt.Errorf("the store of notes in %s: %w", dir, ErrInUse)
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("%w: %s: %w%s", notes.ErrDamaged, dir, err, log.damaged())
+	case pebble.IsCorruptionError(err), isIncomplete(err):
+		return fmt.Errorf("%w: %s: %w%s", notes.ErrDamaged, dir, err, damagedFiles(dir, log, err))
 	default:
 		return fmt.Errorf("open the store of notes in %s: %w", dir, err)
 	}
+}
+
+// damagedFiles returns the names of the files that an error is about, if it does not name them, as the
+// end of its text.
+func damagedFiles(dir string, log *engineLog, err error) string {
+	files := log.damaged()
+	if strings.Contains(err.Error(), "WAL") {
+		// There are one or two of them. That they can be listed was seen when they were read.
+		logs, _ := filepath.Glob(filepath.Join(dir, "*.log"))
+		files = append(files, logs...)
+	}
+	if len(files) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(files, ", ") + ")"
+}
+
+// isIncomplete returns whether a file of the store is missing or of another size than it was written.
+// The engine has no error of its own for these.
+func isIncomplete(err error) bool {
+	return strings.Contains(err.Error(), "unknown to the objstorage provider") || strings.Contains(err.Error(), "object size mismatch")
 }
 
 func isLocked(dir string) bool {

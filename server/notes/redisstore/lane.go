@@ -136,14 +136,12 @@ func (l *lane) write(batches []*batch) {
 
 // distinct returns the end of the batches from start on that have different locations.
 func distinct(batches []*batch, start int) int {
-	if len(batches[start].notes) < scriptNotes {
-		// Only a full batch has a successor.
-		end := start
-		for ; end < len(batches) && len(batches[end].notes) < scriptNotes; end++ {
-		}
-		return end
+	// Only a full batch has a successor.
+	end := start
+	for end < len(batches) && len(batches[end].notes) < scriptNotes {
+		end++
 	}
-	return start + 1
+	return max(end, start+1)
 }
 
 // writeAndWait writes each batch on a connection of its own, together with the WAIT that covers it: on

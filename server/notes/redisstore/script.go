@@ -70,21 +70,18 @@ local last = math.min(upto - base, redis.call('LLEN', KEYS[1]))
 local first = math.max(after - base, 0)
 if newest > 0 then first = math.max(first, last - newest) end
 local result, bytes = {base + first + 1, 0}, 0
+local function more() result[2] = 1; return result end
 while first < last do
 	local stop = math.min(first + 16, last, first + mostNotes - (#result - 2))
 	for _, element in ipairs(redis.call('LRANGE', KEYS[1], first, stop - 1)) do
 		if #result > 2 and bytes + #element > mostBytes then
-			result[2] = 1
-			return result
+			return more()
 		end
 		bytes = bytes + #element
 		result[#result + 1] = element
 	end
 	first = stop
-	if first < last and #result - 2 >= mostNotes then
-		result[2] = 1
-		return result
-	end
+	if first < last and #result - 2 >= mostNotes then return more() end
 end
 return result`
 

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/process"
+	"example.com/routeguide/internal/redistest"
+)
+
+// program is the server, built once for the tests that need it as a process.
+var program = sync.OnceValues(func() (string, error) {
+	folder, err := os.MkdirTemp("", "server")
+	if err != nil {
+		return "", err
+	}
+	return process.Build(".", "example.com/routeguide/server", folder)
+})
+
+func startProcess(t *testing.T, args ...string) (server *process.Process, url string) {
+	t.Helper()
+	program, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, address, err := process.StartServer(program, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server, "http://" + address
+}
+
+// writer is a client that chats at a location of its own and at a shared one, and remembers what was
+// answered.
+type writer struct {
+	name     string
+	own      *routeguide.Point
+	answered map[string]bool
+	last     int
+}
+
+var shared = &routeguide.Point{Latitude: 7}
+
+// chat writes notes ahead, in turn at its own and at the shared location, until the chat ends.
+func (w *writer) chat(ctx context.Context, t *testing.T, url string) {
+	client, err := routechat.New(url)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer client.Close()
+	stream, err := client.RouteChat(ctx)
+	if err != nil {
+		return
+	}
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		defer func() { _ = stream.CloseRequest() }()
+		for ctx.Err() == nil {
+			w.last++
+			at := w.own
+			if w.last%10 == 0 {
+				at = shared
+			}
+			if stream.Send(&routeguide.RouteNote{Location: at, Message: fmt.Sprintf("%s-%06d", w.name, w.last)}) != nil {
+				return
+			}
+		}
+	})
+	for {
+		note, err := stream.Receive()
+		if err != nil {
+			break
+		}
+		if strings.HasPrefix(note.GetMessage(), w.name+"-") {
+			w.answered[note.GetMessage()] = true
+		}
+	}
+	_ = stream.CloseResponse()
+	sending.Wait()
+}
+
+// logs returns all notes at a location.
+func readLog(t *testing.T, url string, at *routeguide.Point) []string {
+	t.Helper()
+	client, err := routechat.New(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	stream, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(stream.Send(&routeguide.RouteNote{Location: at, Message: "reader"}), stream.CloseRequest()); err != nil {
+		t.Fatal(err)
+	}
+	var log []string
+	for {
+		note, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return log
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if note.GetMessage() != "reader" {
+			log = append(log, note.GetMessage())
+		}
+	}
+}
+
+// checkLog fails unless a log has each answered note of the writers once, and each one's in order.
+func checkLog(t *testing.T, log []string, at *routeguide.Point, writers []*writer) {
+	t.Helper()
+	seen := make(map[string]bool)
+	last := make(map[string]string)
+	for _, text := range log {
+		name, _, _ := strings.Cut(text, "-")
+		if seen[text] {
+			t.Errorf("%s is there twice", text)
+		}
+		if text <= last[name] {
+			t.Errorf("%s comes after %s", text, last[name])
+		}
+		seen[text], last[name] = true, text
+	}
+	for _, writer := range writers {
+		for text := range writer.answered {
+			var number int
+			if _, err := fmt.Sscanf(text, writer.name+"-%d", &number); err != nil {
+				t.Fatal(err)
+			}
+			if here := (number%10 == 0) == (at == shared) && (at == shared || at == writer.own); here && !seen[text] {
+				t.Errorf("%s was answered, and is not there", text)
+			}
+		}
+	}
+}
+
+// The server is killed with SIGKILL at random moments while clients write, and started again: every
+// answered note is there, once, and in order.
+func TestAnsweredNotesSurviveKill9(t *testing.T) {
+	t.Parallel()
+	const kills, count = 12, 4
+	dir := filepath.Join(t.TempDir(), "notes")
+	writers := make([]*writer, count)
+	for i := range writers {
+		writers[i] = &writer{name: fmt.Sprintf("w%d", i), own: &routeguide.Point{Longitude: int32(i + 1)}, answered: make(map[string]bool)}
+	}
+	for range kills {
+		server, url := startProcess(t, "--notes", "pebble:"+dir, "--history", "3")
+		ctx, cancel := context.WithCancel(t.Context())
+		var writing sync.WaitGroup
+		for _, writer := range writers {
+			writing.Go(func() { writer.chat(ctx, t, url) })
+		}
+		time.Sleep(time.Duration(20+rand.IntN(200)) * time.Millisecond) // The moment is random on purpose.
+		if err := server.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		writing.Wait()
+	}
+	server, url := startProcess(t, "--notes", "pebble:"+dir)
+	answered := 0
+	for _, writer := range writers {
+		answered += len(writer.answered)
+		checkLog(t, readLog(t, url, writer.own), writer.own, writers)
+	}
+	checkLog(t, readLog(t, url, shared), shared, writers)
+	t.Logf("%d answered notes survived %d kills", answered, kills)
+	if answered == 0 {
+		t.Error("no note was answered")
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Two servers on one Redis Cluster see one order per location.
+func TestTwoServersOnARedisClusterSeeOneOrder(t *testing.T) {
+	t.Parallel()
+	nodes := redistest.StartCluster(t)
+	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr
+	first, firstURL := startProcess(t, "--notes", url, "--redis-replicas", "1", "--history", "3")
+	second, secondURL := startProcess(t, "--notes", url, "--redis-replicas", "1", "--history", "3")
+	writers := make([]*writer, 4)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var writing sync.WaitGroup
+	for i := range writers {
+		writers[i] = &writer{name: fmt.Sprintf("w%d", i), own: &routeguide.Point{Longitude: int32(i + 1)}, answered: make(map[string]bool)}
+		writing.Go(func() { writers[i].chat(ctx, t, []string{firstURL, secondURL}[i%2]) })
+	}
+	writing.Wait()
+	if err := errors.Join(first.Stop(), second.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	_, firstURL = startProcess(t, "--notes", url)
+	_, secondURL = startProcess(t, "--notes", url)
+	answered := 0
+	for _, at := range append([]*routeguide.Point{shared}, writers[0].own, writers[1].own, writers[2].own, writers[3].own) {
+		one, other := readLog(t, firstURL, at), readLog(t, secondURL, at)
+		if fmt.Sprint(one) != fmt.Sprint(other) {
+			t.Errorf("at %v the servers see %d and %d notes, in different order", at, len(one), len(other))
+		}
+		checkLog(t, one, at, writers)
+		answered += len(one)
+	}
+	t.Logf("%d notes are in one order", answered)
+	if answered < 100 {
+		t.Errorf("only %d notes were kept", answered)
+	}
+}
+
+func TestASecondServerOnAFolderIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "notes")
+	first, _ := startProcess(t, "--notes", "pebble:"+dir)
+	second, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--notes", "pebble:"+dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := second.Wait()
+	if code != 1 || err != nil || strings.Count(second.Printed(), "\n") != 1 || !strings.Contains(second.Printed(), "in use by another process") {
+		t.Errorf("the second server ended with %d, %v:\n%s", code, err, second.Printed())
+	}
+	// What the first one keeps can be read meanwhile.
+	if printed, err := process.Run(t.Context(), must(program()), "notes", "stats", "--notes", "pebble:"+dir); err != nil || !strings.Contains(printed, "notes        0") {
+		t.Errorf("stats: %v\n%s", err, printed)
+	}
+	if err := first.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func must(program string, err error) string {
+	if err != nil {
+		panic(err)
+	}
+	return program
+}
