@@ -33,8 +33,10 @@ test: tools ## Run every test, with the race detector, and against the stock too
 	cd $(INTEROP) && go test -count=1 ./...
 
 .PHONY: bench
-bench: ## Run the Go benchmarks
+bench: tools ## Run the Go benchmarks, and measure the stores of notes side by side
 	go test -run '^$$' -bench . -benchmem ./...
+	go run ./internal/storebench
+	go run ./internal/storebench --fill 10000000
 
 .PHONY: lint
 lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check the contract and the Go code

@@ -93,7 +93,8 @@ type RouteGuideClient interface {
 	// Errors, each sent after every note before the one to blame was kept and answered:
 	// INVALID_ARGUMENT for a note that breaks a rule of RouteNote; UNAVAILABLE if the note was
 	// certainly not kept; UNKNOWN if the note may or may not have been kept; RESOURCE_EXHAUSTED if
-	// there is no room for it; DATA_LOSS if the store is damaged.
+	// there is no room for it; DATA_LOSS if the store is damaged; ABORTED if the note was kept, and was
+	// forgotten while the client did not take the answers before it.
 	RouteChat(context.Context) (*connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote], error)
 }
 
@@ -214,7 +215,8 @@ type RouteGuideHandler interface {
 	// Errors, each sent after every note before the one to blame was kept and answered:
 	// INVALID_ARGUMENT for a note that breaks a rule of RouteNote; UNAVAILABLE if the note was
 	// certainly not kept; UNKNOWN if the note may or may not have been kept; RESOURCE_EXHAUSTED if
-	// there is no room for it; DATA_LOSS if the store is damaged.
+	// there is no room for it; DATA_LOSS if the store is damaged; ABORTED if the note was kept, and was
+	// forgotten while the client did not take the answers before it.
 	RouteChat(context.Context, *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error
 }
 

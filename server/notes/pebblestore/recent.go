@@ -9,12 +9,14 @@ import (
 )
 
 const (
-	// recentLocations is how many locations are remembered, and recentBytes how much of each: at
-	// most 64 MiB in all, and far less with notes as people write them.
-	recentLocations = 1 << 14
-	recentBytes     = 4 << 10
-	// noteOverhead is what a note takes in memory besides its bytes.
+	// recentBytes is how much is remembered in all, and recentLogBytes how much of one location. It is
+	// enough for a few hundred thousand short logs: as many as there may be notes that are kept and
+	// whose replies still wait for clients.
+	recentBytes    = 64 << 20
+	recentLogBytes = 4 << 10
+	// noteOverhead and logOverhead are what a note and a log take in memory besides their bytes.
 	noteOverhead = 64
+	logOverhead  = 160
 )
 
 // recent remembers the whole logs of the locations to which notes came last, as long as they are
@@ -22,8 +24,9 @@ const (
 // keeping the note. Only the committer changes what is remembered; its methods may be called
 // concurrently all the same.
 type recent struct {
-	mu   sync.Mutex // guards logs
-	logs *simplelru.LRU[notes.Location, recentLog]
+	mu    sync.Mutex // guards the rest
+	logs  *simplelru.LRU[notes.Location, recentLog]
+	bytes int // of all logs
 }
 
 // recentLog is a whole log, or says that it is too long. Its notes are only ever appended to.
@@ -34,17 +37,21 @@ type recentLog struct {
 }
 
 func newRecent() *recent {
-	logs, err := simplelru.NewLRU[notes.Location, recentLog](recentLocations, nil)
+	recent := &recent{}
+	logs, err := simplelru.NewLRU(recentBytes/logOverhead, func(_ notes.Location, log recentLog) {
+		recent.bytes -= log.bytes + logOverhead
+	})
 	if err != nil {
 		panic(err) // The size is positive.
 	}
-	return &recent{logs: logs}
+	recent.logs = logs
+	return recent
 }
 
 // add appends a note to a log, unless that makes it too long.
 func (l recentLog) add(note notes.Note) recentLog {
 	l.bytes += len(note.Encoded) + noteOverhead
-	if l.tooLong || l.bytes > recentBytes {
+	if l.tooLong || l.bytes > recentLogBytes {
 		return recentLog{tooLong: true}
 	}
 	l.notes = append(l.notes, note)
@@ -71,7 +78,19 @@ func (r *recent) knows(at notes.Location) bool {
 func (r *recent) set(at notes.Location, log recentLog) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.put(at, log)
+}
+
+// put makes log what is remembered of a location. The caller holds r.mu.
+func (r *recent) put(at notes.Location, log recentLog) {
+	if old, ok := r.logs.Peek(at); ok {
+		r.bytes -= old.bytes + logOverhead
+	}
+	r.bytes += log.bytes + logOverhead
 	r.logs.Add(at, log)
+	for r.bytes > recentBytes {
+		r.logs.RemoveOldest()
+	}
 }
 
 // add remembers a new note at a location of which something is remembered.
@@ -79,7 +98,7 @@ func (r *recent) add(at notes.Location, note notes.Note) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if log, ok := r.logs.Peek(at); ok {
-		r.logs.Add(at, log.add(note))
+		r.put(at, log.add(note))
 	}
 }
 
