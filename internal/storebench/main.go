@@ -104,7 +104,7 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer redis.Kill() //nolint:errcheck // It has done its work.
+	defer redis.Kill()
 	contestants = append(contestants, &contestant{name: "redis", open: func(int) (notes.Store, error) {
 		return redisstore.Open(redisstore.Options{URL: "redis://" + address})
 	}})
@@ -254,11 +254,13 @@ func (e *endless) Receive() (*routeguide.RouteNote, error) {
 	}
 }
 
-func (e *endless) Send(*routeguide.RouteNote) error {
+func (e *endless) Send([]byte) error {
 	<-e.ahead
 	e.answered.Add(1)
 	return nil
 }
+
+func (e *endless) Flush() error { return nil }
 
 func (e *endless) StopReceiving() {}
 

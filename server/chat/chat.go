@@ -6,7 +6,6 @@ package chat
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 
@@ -21,13 +20,15 @@ import (
 // so many without reading is not read from until it does.
 const MaxPending = 1 << 18
 
-// A Stream is a chat as the RPC sees it. Receive and Send are each called by one goroutine at a
-// time, but both at once.
+// A Stream is a chat as the RPC sees it. Receive is called by one goroutine at a time, and so are Send
+// and Flush, but both at once.
 type Stream interface {
 	// Receive returns the client's next note. Its error is io.EOF after the last one.
 	Receive() (*routeguide.RouteNote, error)
-	// Send sends a note to the client.
-	Send(note *routeguide.RouteNote) error
+	// Send sends an encoded note to the client. It may hold it back until Flush.
+	Send(encoded []byte) error
+	// Flush sends what Send has held back.
+	Flush() error
 	// StopReceiving makes Receive return an error, at once if it blocks, after what has arrived
 	// already.
 	StopReceiving()
@@ -193,33 +194,47 @@ func (c *chat) Settle(number uint64, position notes.Position, err error) {
 	go c.send()
 }
 
-// send sends the replies that are settled, and returns when there is none. The chat's finish joins
-// it.
+// send sends the replies that are settled, and returns when there is none and the client has been
+// sent all. The chat's finish joins it.
 func (c *chat) send() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.failure == nil {
+	for held := false; ; {
+		if c.lost != nil && c.lostNumber == c.pending.first {
+			c.fail(c.lost)
+		}
 		oldest, settled := c.pending.oldest()
-		if !settled {
+		if settled = settled && c.failure == nil; !settled && !held {
 			break
 		}
 		c.mu.Unlock()
-		err := c.reply(oldest)
+		var err error
+		if settled {
+			err = c.reply(oldest)
+		} else {
+			// The client may wait for what the stream holds back. When that is sent there may be
+			// more replies.
+			err = c.stream.Flush()
+		}
+		held = settled
 		c.mu.Lock()
-		if err != nil {
+		switch {
+		case err != nil:
 			c.fail(err)
-			break
-		}
-		c.pending.pop()
-		if c.pending.count == 0 || c.pending.count == MaxPending-1 {
-			c.changed.Broadcast()
-		}
-		if c.lost != nil && c.lostNumber == c.pending.first {
-			c.fail(c.lost)
+		case settled:
+			c.sent()
 		}
 	}
 	c.sending = false
 	c.changed.Broadcast()
+}
+
+// sent removes the reply that was sent. The caller holds c.mu.
+func (c *chat) sent() {
+	c.pending.pop()
+	if c.pending.count == 0 || c.pending.count == MaxPending-1 {
+		c.changed.Broadcast()
+	}
 }
 
 // reply sends the notes of one reply.
@@ -230,11 +245,7 @@ func (c *chat) reply(reply reply) error {
 			return err
 		}
 		for _, kept := range chunk {
-			note := &routeguide.RouteNote{}
-			if err := proto.Unmarshal(kept.Encoded, note); err != nil {
-				return fmt.Errorf("%w: a note at %v: %w", notes.ErrDamaged, reply.at, err)
-			}
-			if err := c.stream.Send(note); err != nil {
+			if err := c.stream.Send(kept.Encoded); err != nil {
 				return err
 			}
 			last = kept.Position

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/chat"
@@ -75,6 +77,7 @@ type session struct {
 	next int
 	stop chan struct{}
 	once sync.Once
+	held []string // sent, and not flushed
 	got  []string
 }
 
@@ -93,8 +96,19 @@ func (s *session) Receive() (*routeguide.RouteNote, error) {
 	return nil, io.EOF
 }
 
-func (s *session) Send(note *routeguide.RouteNote) error {
-	s.got = append(s.got, note.GetMessage())
+func (s *session) Send(encoded []byte) error {
+	var note routeguide.RouteNote
+	if err := proto.Unmarshal(encoded, &note); err != nil {
+		return err
+	}
+	s.held = append(s.held, note.GetMessage())
+	return nil
+}
+
+func (s *session) Flush() error {
+	runtime.Gosched() // What the store settles meanwhile must not be overlooked.
+	s.got = append(s.got, s.held...)
+	s.held = nil
 	return nil
 }
 

@@ -146,19 +146,9 @@ func (h *handler) RecordRoute(_ context.Context, stream *connect.ClientStream[ro
 }
 
 func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
-	err := h.chats.Serve(ctx, chatStream{ctx, stream})
+	err := h.chats.Serve(ctx, newChatStream(ctx, stream))
 	if isStores(err) {
 		h.logger.WarnContext(ctx, "a chat has ended with an error of the store", "peer", stream.Peer().Addr, "err", err)
 	}
 	return coded(err)
-}
-
-// chatStream is a stream of Connect's as a chat needs it.
-type chatStream struct {
-	ctx context.Context //nolint:containedctx // It is the context of the stream beside it.
-	*connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]
-}
-
-func (s chatStream) StopReceiving() {
-	stopReading(s.ctx)
 }

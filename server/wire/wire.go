@@ -1,6 +1,10 @@
 // Package wire is what is between Connect and the socket. Connect hands a handler a stream of
 // messages, and hides the HTTP request below; this package hands the handler that request's side
-// of the connection, in the context. It knows nothing of the messages that are sent.
+// of the connection, in the context: to write frames that are encoded already, many at once, and to
+// end the reading of a stream while its writing goes on. A listener that reads and writes less often
+// goes with it.
+//
+// It works for any Connect service, and knows nothing of the messages that are sent.
 package wire
 
 import (
@@ -11,16 +15,22 @@ import (
 
 type streamKey struct{}
 
-// A Stream is one HTTP request on its connection. Its methods may be called concurrently.
+// A Stream is one HTTP request on its connection.
 type Stream struct {
+	response   http.ResponseWriter
 	controller *http.ResponseController
+	binary     bool
 }
 
 // NewHandler returns a handler that calls next with a context in which [FromContext] finds the
 // request's stream.
 func NewHandler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		stream := &Stream{controller: http.NewResponseController(response)}
+		stream := &Stream{
+			response:   response,
+			controller: http.NewResponseController(response),
+			binary:     isBinary(request.Header.Get("Content-Type")),
+		}
 		next.ServeHTTP(response, request.WithContext(context.WithValue(request.Context(), streamKey{}, stream)))
 	})
 }
@@ -32,10 +42,23 @@ func FromContext(ctx context.Context) (*Stream, bool) {
 	return stream, ok
 }
 
+// isBinary returns whether a content type is that of a stream of binary Protobuf messages, in one of
+// the three protocols.
+func isBinary(contentType string) bool {
+	switch contentType {
+	case "application/grpc", "application/grpc+proto",
+		"application/grpc-web", "application/grpc-web+proto",
+		"application/connect+proto":
+		return true
+	default:
+		return false
+	}
+}
+
 // StopReading ends the reading of the request's body: what has arrived can still be read, then
 // comes an error. Writing goes on as before. With HTTP/1.1, where a connection has one request at a
-// time, the connection cannot be used again. It must not be called once the HTTP handler has
-// returned.
+// time, the connection cannot be used again. It may be called concurrently with all else, but not once
+// the HTTP handler has returned.
 func (s *Stream) StopReading() error {
 	return s.controller.SetReadDeadline(time.Unix(1, 0))
 }

@@ -1,0 +1,67 @@
+package service
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/wire"
+)
+
+type bidiStream = connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]
+
+// chatStream is a stream of Connect's as a chat needs it. Notes are sent as frames, as they were kept.
+// Where that cannot be, to JSON clients and where the service is not mounted below [wire.NewHandler],
+// they are sent one by one by Connect.
+type chatStream struct {
+	*bidiStream
+
+	ctx    context.Context //nolint:containedctx // It is the context of the stream beside it.
+	frames *wire.Frames    // nil if Connect sends
+	begun  bool            // the response's headers are out
+}
+
+func newChatStream(ctx context.Context, stream *bidiStream) *chatStream {
+	chat := &chatStream{bidiStream: stream, ctx: ctx}
+	if below, ok := wire.FromContext(ctx); ok {
+		if frames, ok := below.Frames(); ok {
+			chat.frames = frames
+		}
+	}
+	return chat
+}
+
+// Send implements chat.Stream.
+func (s *chatStream) Send(encoded []byte) error {
+	if s.frames == nil {
+		note := &routeguide.RouteNote{}
+		if err := proto.Unmarshal(encoded, note); err != nil {
+			return fmt.Errorf("%w: a note cannot be parsed: %w", notes.ErrDamaged, err)
+		}
+		return s.bidiStream.Send(note)
+	}
+	if !s.begun {
+		if err := s.bidiStream.Send(nil); err != nil {
+			return err
+		}
+		s.begun = true
+	}
+	return s.frames.Write(encoded)
+}
+
+// Flush implements chat.Stream.
+func (s *chatStream) Flush() error {
+	if s.frames == nil {
+		return nil // Connect flushes after each note.
+	}
+	return s.frames.Flush()
+}
+
+// StopReceiving implements chat.Stream.
+func (s *chatStream) StopReceiving() {
+	stopReading(s.ctx)
+}
