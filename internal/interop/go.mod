@@ -10,7 +10,11 @@ tool (
 	google.golang.org/grpc/examples/route_guide/server
 )
 
-require example.com/routeguide v0.0.0-00010101000000-000000000000
+require (
+	example.com/routeguide v0.0.0-00010101000000-000000000000
+	google.golang.org/grpc v1.85.0
+	google.golang.org/grpc/examples v0.0.0-20260825154716-030ee8becb20
+)
 
 require (
 	cel.dev/expr v0.25.3 // indirect
@@ -34,7 +38,5 @@ require (
 	golang.org/x/text v0.42.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32bce7e // indirect
-	google.golang.org/grpc v1.85.0 // indirect
-	google.golang.org/grpc/examples v0.0.0-20260825154716-030ee8becb20 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"example.com/routeguide/server/wire"
 )
 
 const (
@@ -79,7 +81,7 @@ func (s *Server) Addr() net.Addr {
 
 // Serve accepts connections until Shutdown, and then returns nil.
 func (s *Server) Serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(wire.NewListener(s.listener)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
 	}
 	return nil

@@ -1,0 +1,54 @@
+// Command floor is a bare net/http server that echoes the bytes of any request, as they come: what a
+// chat costs at the least on net/http. It is a measure, and no RouteGuide server.
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "floor:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "listen=%s\n", listener.Addr())
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: http.HandlerFunc(echo), Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
+	return server.Serve(listener)
+}
+
+func echo(response http.ResponseWriter, request *http.Request) {
+	response.Header().Set("Content-Type", "application/grpc")
+	response.Header().Set("Trailer", "Grpc-Status")
+	controller := http.NewResponseController(response)
+	if err := controller.Flush(); err != nil {
+		return
+	}
+	buffer := make([]byte, 4<<10)
+	for {
+		n, err := request.Body.Read(buffer)
+		if n > 0 {
+			if _, err := response.Write(buffer[:n]); err != nil {
+				return
+			}
+			if err := controller.Flush(); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	response.Header().Set("Grpc-Status", "0")
+}
