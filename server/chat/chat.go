@@ -6,6 +6,7 @@ package chat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -104,15 +105,21 @@ type chat struct {
 	stream  Stream
 
 	mu      sync.Mutex // guards the rest
-	changed sync.Cond  // is signalled when pending shrinks, sending ends, or failure is set
+	changed sync.Cond  // is signalled when one of the conditions may have changed that are waited for
 	pending pending
-	sending bool // a goroutine is in send
+	// unsettled is how many notes the store has not settled yet.
+	unsettled int
+	sending   bool // a goroutine is in send
 	// failure is why no further reply will be sent. It is set once.
 	failure error
 	// lost is the error of the first note that the store did not keep, lostNumber its number.
 	// Replies before that one are still sent.
 	lost       error
 	lostNumber uint64
+	// unknown says that the fate of a note cannot be told.
+	unknown bool
+	// ended says that the context has ended while something was waited for.
+	ended bool
 }
 
 // receive takes in notes until the client closes its side, which is no error, or until it cannot
@@ -156,6 +163,7 @@ func (c *chat) expect(at notes.Location, since int64) (uint64, error) {
 	if err := errors.Join(c.failure, c.lost); err != nil {
 		return 0, err
 	}
+	c.unsettled++
 	return c.pending.push(at, since), nil
 }
 
@@ -173,25 +181,20 @@ func (c *chat) oldestPending(now int64) int64 {
 func (c *chat) Settle(number uint64, position notes.Position, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.unsettled--; c.unsettled == 0 {
+		c.changed.Broadcast()
+	}
 	switch {
-	case c.failure != nil:
-		return
-	case c.lost != nil && number > c.lostNumber:
-		return // The chat ends before that reply.
-	case err != nil:
-		c.lost, c.lostNumber = err, number
-	default:
+	case err == nil:
 		c.pending.reply(number).upto = position
+	case c.lost == nil || number < c.lostNumber:
+		c.lost, c.lostNumber = err, number
 	}
-	if c.sending || number != c.pending.first {
-		return
+	c.unknown = c.unknown || errors.Is(err, notes.ErrUnknown)
+	if c.failure == nil && !c.sending && number == c.pending.first {
+		c.sending = true
+		go c.send()
 	}
-	if err != nil {
-		c.fail(err)
-		return
-	}
-	c.sending = true
-	go c.send()
 }
 
 // send sends the replies that are settled, and returns when there is none and the client has been
@@ -273,18 +276,35 @@ func (c *chat) fail(err error) {
 func (c *chat) finish() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.waitWhile(func() bool {
-		return c.pending.count > 0 && c.failure == nil
-	})
+	c.waitWhile(func() bool { return c.pending.count > 0 && c.failure == nil })
 	for c.sending {
 		c.changed.Wait()
 	}
-	return c.failure
+	if c.failure == nil || c.lost == nil {
+		return c.failure
+	}
+	// The client must not be told that a note was not kept if one after it was, or may have been:
+	// it would send that one twice.
+	c.waitWhile(func() bool { return c.unsettled > 0 })
+	if !c.unknown && c.unsettled == 0 && !c.keptAfter(c.lostNumber) {
+		return c.failure
+	}
+	return fmt.Errorf("%w, or those after it: %w", notes.ErrUnknown, c.failure)
 }
 
-// waitWhile waits as long as condition holds, which it looks at whenever something has changed. If
-// the call ends before that, the chat fails. The caller holds c.mu, and condition must include that
-// the chat has not failed.
+// keptAfter returns whether the store has kept a note after that with a number whose reply is pending.
+// The caller holds c.mu.
+func (c *chat) keptAfter(number uint64) bool {
+	for number++; number < c.pending.first+uint64(c.pending.count); number++ {
+		if c.pending.reply(number).upto != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// waitWhile waits as long as condition holds, which it looks at whenever something has changed, and
+// until the call ends; then the chat fails. The caller holds c.mu.
 func (c *chat) waitWhile(condition func() bool) {
 	if !condition() {
 		return
@@ -293,11 +313,14 @@ func (c *chat) waitWhile(condition func() bool) {
 	stop := context.AfterFunc(c.ctx, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !over && c.failure == nil {
-			c.fail(context.Cause(c.ctx))
+		if over {
+			return
 		}
+		c.ended = true
+		c.changed.Broadcast()
+		c.fail(context.Cause(c.ctx))
 	})
-	for condition() {
+	for !c.ended && condition() {
 		c.changed.Wait()
 	}
 	over = true

@@ -27,9 +27,11 @@ type late struct {
 	notes.Store
 
 	failFrom uint64
+	failOnly bool // the one with that number
 	settling sync.WaitGroup
-	mu       sync.Mutex // guards waiting
+	mu       sync.Mutex // guards the rest
 	waiting  []func()
+	hurry    bool // nothing waits any more
 }
 
 var errStore = errors.New("the store's error")
@@ -44,7 +46,7 @@ func (l lateTicket) Settle(_ uint64, position notes.Position, err error) {
 	l.late.mu.Lock()
 	defer l.late.mu.Unlock()
 	l.late.waiting = append(l.late.waiting, func() { l.ticket.Settle(position, err) })
-	if len(l.late.waiting) >= 7 {
+	if len(l.late.waiting) >= 7 || l.late.hurry {
 		l.late.settle()
 	}
 }
@@ -62,7 +64,7 @@ func (l *late) settle() {
 }
 
 func (l *late) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
-	if ticket.Number >= l.failFrom {
+	if ticket.Number == l.failFrom || ticket.Number > l.failFrom && !l.failOnly {
 		lateTicket{l, ticket}.Settle(0, 0, errStore)
 		return
 	}
@@ -113,7 +115,13 @@ func (s *session) Flush() error {
 }
 
 func (s *session) StopReceiving() {
-	s.once.Do(func() { close(s.stop) })
+	s.once.Do(func() {
+		close(s.stop)
+		s.late.mu.Lock()
+		defer s.late.mu.Unlock()
+		s.late.hurry = true
+		s.late.settle()
+	})
 }
 
 // Whatever the store's order and speed, replies come in the order of the notes, and an error of the
@@ -144,6 +152,24 @@ func TestRepliesComeInOrderHoweverTheStoreSettles(t *testing.T) {
 					t.Fatalf("reply %d is to note %s", i, text)
 				}
 			}
+		}
+	}
+}
+
+// A client that is told that a note was not kept sends it and those after it again. If one of them was
+// kept, the fate of the note is not what it is told.
+func TestANoteThatIsLostBeforeOneThatIsKeptIsOfUnknownFate(t *testing.T) {
+	t.Parallel()
+	for lost := range uint64(5) {
+		late := &late{Store: notes.NewMemory(), failFrom: lost, failOnly: true}
+		session := &session{late: late, stop: make(chan struct{})}
+		for i := range 5 {
+			session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: int32(i)}})
+		}
+		err := chat.NewHost(late, 0).Serve(t.Context(), session)
+		late.settling.Wait()
+		if !errors.Is(err, errStore) || errors.Is(err, notes.ErrUnknown) != (lost < 4) {
+			t.Errorf("the note %d of 0 to 4 is lost: got %v", lost, err)
 		}
 	}
 }

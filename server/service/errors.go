@@ -24,9 +24,10 @@ var codes = []struct {
 	{context.Canceled, connect.CodeCanceled, false},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, false},
 	{chat.ErrForgotten, connect.CodeAborted, false},
+	// This one first: an error may say that a note was not kept, and that others may have been.
+	{notes.ErrUnknown, connect.CodeUnknown, true},
 	{notes.ErrClosed, connect.CodeUnavailable, true},
 	{notes.ErrUnavailable, connect.CodeUnavailable, true},
-	{notes.ErrUnknown, connect.CodeUnknown, true},
 	{notes.ErrNoRoom, connect.CodeResourceExhausted, true},
 	{notes.ErrDamaged, connect.CodeDataLoss, true},
 }

@@ -74,7 +74,7 @@ func run(rounds int, length time.Duration, only string) error {
 			return err
 		}
 	}
-	if strings.Contains("silent", only) {
+	if name := "silent chats"; strings.Contains(name, only) {
 		return silent(contestants)
 	}
 	return nil

@@ -51,8 +51,11 @@ func marshal(at notes.Location, kept notes.Note) ([]byte, error) {
 	if !bytes.Equal(again, kept.Encoded) {
 		line.Encoded = kept.Encoded
 	}
-	text, err := json.Marshal(line)
-	return append(text, '\n'), err
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	err = encoder.Encode(line)
+	return text.Bytes(), err
 }
 
 // encode returns what location and message of a line are on the wire.

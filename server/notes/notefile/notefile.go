@@ -13,9 +13,6 @@ import (
 	"example.com/routeguide/server/notes"
 )
 
-// maxLine bounds a line of a file, in bytes.
-const maxLine = 16 << 20
-
 // maxAhead is how many notes an import has on their way to the store at once.
 const maxAhead = 10_000
 
@@ -54,7 +51,8 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 // have the notes of a location together. Empty lines are passed over. An error names the line.
 //
 // It can be repeated, after a crash too: a note that is in the log of its location already, with the
-// same time and to the byte the same, is not added again. For this it remembers 16 bytes for each
+// same time and to the byte the same, is not added again. Should it find such a note after one that it
+// has added, which happens when the store has refused some notes of a former import, it stops. For this it remembers 16 bytes for each
 // note that the store has at the location that is imported. If a file has a note twice, the store gets
 // it twice.
 //
@@ -63,26 +61,23 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 func Import(ctx context.Context, store notes.Store, from io.Reader, progress func(notes int)) (added, there int, err error) {
 	ahead := newAhead()
 	importer := importer{store: store, seed: maphash.MakeSeed(), ahead: ahead}
-	lines := bufio.NewScanner(from)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	lines := bufio.NewReaderSize(from, 1<<16)
 	number := 0
-	for lines.Scan() && err == nil {
-		number++
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
+	for end := false; !end && err == nil; {
+		var text []byte
+		text, err = lines.ReadBytes('\n')
+		if end = errors.Is(err, io.EOF); end {
+			err = nil
 		}
-		if err = importer.add(ctx, lines.Bytes()); err == nil {
+		number++
+		if err == nil && len(bytes.TrimSpace(text)) > 0 {
+			err = importer.add(ctx, text)
+		}
+		if err == nil {
 			err = ahead.failed()
 		}
 		if progress != nil && number%1000 == 0 {
 			progress(number)
-		}
-	}
-	if err == nil && lines.Err() != nil {
-		number++
-		err = lines.Err()
-		if errors.Is(err, bufio.ErrTooLong) {
-			err = fmt.Errorf("it is longer than %d bytes", maxLine)
 		}
 	}
 	if err != nil {
@@ -102,8 +97,12 @@ type importer struct {
 	ahead *ahead
 	at    notes.Location
 	known map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
+	newer bool           // a note was added there
 	there int
 }
+
+var errOrder = errors.New("this note is there already, and one before it was not: a former import was refused some notes, " +
+	"and their order cannot be kept; import into another store")
 
 func (i *importer) add(ctx context.Context, text []byte) error {
 	at, note, err := unmarshal(text)
@@ -116,16 +115,20 @@ func (i *importer) add(ctx context.Context, text []byte) error {
 		}
 	}
 	if sum := i.sum(note); i.known[sum] > 0 {
+		if i.newer {
+			return errOrder
+		}
 		i.known[sum]--
 		i.there++
 		return nil
 	}
+	i.newer = true
 	return i.ahead.append(ctx, i.store, at, note)
 }
 
 // know reads what is at a location.
 func (i *importer) know(ctx context.Context, at notes.Location) error {
-	i.at, i.known = at, make(map[uint64]int)
+	i.at, i.known, i.newer = at, make(map[uint64]int), false
 	for chunk, err := range i.store.Range(ctx, at, notes.Everything) {
 		if err != nil {
 			return err

@@ -5,8 +5,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"slices"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -56,6 +56,8 @@ type committer struct {
 	inbox  *inbox.Inbox[work]
 	done   chan struct{}  // is closed when the goroutine has ended
 	last   notes.Position // was given last; only the goroutine looks at it
+	synced atomic.Uint64  // the last position that is on the disk
+	erased atomic.Int64   // bytes whose space is not freed yet
 }
 
 func newCommitter(db *pebble.DB, recent *recent, room *room, last notes.Position) *committer {
@@ -68,6 +70,7 @@ func newCommitter(db *pebble.DB, recent *recent, room *room, last notes.Position
 		done:   make(chan struct{}),
 		last:   last,
 	}
+	committer.synced.Store(uint64(last))
 	go committer.run()
 	return committer
 }
@@ -140,9 +143,7 @@ func (c *committer) write(group []work) error {
 	if _, err := c.room.gate(); err != nil {
 		return err
 	}
-	if err := c.remember(group); err != nil {
-		return err
-	}
+	c.remember(group)
 	size := 0
 	for i := range group {
 		size += len(group[i].note.Encoded)
@@ -169,37 +170,49 @@ func (c *committer) write(group []work) error {
 		return err
 	}
 	c.last = last
+	c.synced.Store(uint64(last))
 	return batch.Close()
 }
 
 // remember looks up the logs of a group's locations that are not remembered yet, in the order of
 // their keys and with one iterator, before the group is written.
-func (c *committer) remember(group []work) error {
+func (c *committer) remember(group []work) {
 	var unknown []notes.Location
 	for i := range group {
 		if !c.recent.knows(group[i].at) {
 			unknown = append(unknown, group[i].at)
 		}
 	}
-	if len(unknown) == 0 {
-		return nil
-	}
 	slices.SortFunc(unknown, func(a, b notes.Location) int {
 		return cmp.Or(cmp.Compare(a.Latitude, b.Latitude), cmp.Compare(a.Longitude, b.Longitude))
 	})
+	for unknown = slices.Compact(unknown); len(unknown) > 0; {
+		known, err := c.rememberSome(unknown)
+		if err != nil {
+			// Whoever reads there will see the damage; it is no matter of the others.
+			c.recent.set(unknown[known], recentLog{tooLong: true})
+			known++
+		}
+		unknown = unknown[known:]
+	}
+}
+
+// rememberSome looks up logs until there is an error, and returns how many it has looked up.
+func (c *committer) rememberSome(locations []notes.Location) (known int, err error) {
 	iterator, err := c.db.NewIter(nil)
 	if err != nil {
-		return damaged(err)
+		return 0, err
 	}
+	defer iterator.Close()
 	var prefix [prefixSize]byte
-	for _, at := range slices.Compact(unknown) {
-		log, err := readRecent(iterator, appendPrefix(prefix[:0], at))
+	for ; known < len(locations); known++ {
+		log, err := readRecent(iterator, appendPrefix(prefix[:0], locations[known]))
 		if err != nil {
-			return damaged(errors.Join(err, iterator.Close()))
+			return known, err
 		}
-		c.recent.set(at, log)
+		c.recent.set(locations[known], log)
 	}
-	return damaged(iterator.Close())
+	return known, nil
 }
 
 // readRecent reads the log with a prefix, as far as it is not too long. For a location that has no
@@ -233,6 +246,7 @@ func (c *committer) erase(logs []oldNotes) error {
 	}
 	for _, old := range logs {
 		c.recent.forget(old.at)
+		c.erased.Add(int64(old.bytes))
 	}
 	return batch.Close()
 }

@@ -15,6 +15,10 @@ const (
 	// forgetAtOnce is how many notes are looked at with one iterator, which keeps what is deleted
 	// meanwhile on the disk.
 	forgetAtOnce = 16 << 10
+	// Space is freed when reclaimBytes are erased, and a part of the store: freeing it writes all that
+	// is left anew.
+	reclaimBytes = 16 << 20
+	reclaimPart  = 8
 )
 
 // oldNotes is the start of a log that is to be erased.
@@ -22,10 +26,12 @@ type oldNotes struct {
 	at       notes.Location
 	few      []notes.Position // all of them, if they are few
 	count    int
+	bytes    int
 	from, to notes.Position // the first and the last
 }
 
-func (o *oldNotes) add(position notes.Position) {
+func (o *oldNotes) add(position notes.Position, bytes int) {
+	o.bytes += bytes
 	if o.count == 0 {
 		o.from = position
 	}
@@ -64,7 +70,11 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 			done := make(chan error, 1)
 			err := s.committer.inbox.Put(ctx, inbox.Open, work{erase: &erasure{logs, done}}, 0)
 			if err == nil {
-				err = <-done
+				select {
+				case err = <-done:
+				case <-ctx.Done(): // The disk may be full, and the committer wait for it.
+					err = context.Cause(ctx)
+				}
 			}
 			if err != nil {
 				return count, err
@@ -75,23 +85,22 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 		}
 		next = rest
 	}
-	if count > 0 {
-		// The engine frees space when it merges what is erased with what erases it, which is
-		// only on the disk after a flush. Without more notes that might not come for long.
-		return count, s.flush()
-	}
-	return 0, nil
+	return count, s.reclaim(ctx)
 }
 
-// flush starts to write what is in memory into tables.
-func (s *Store) flush() error {
+// reclaim frees the space of what is erased, once that is much. The engine would do so only for long
+// ranges, or when many more notes come.
+func (s *Store) reclaim(ctx context.Context) error {
+	if erased := s.committer.erased.Load(); erased == 0 || erased < max(reclaimBytes, s.Size()/reclaimPart) {
+		return nil
+	}
+	s.committer.erased.Store(0)
 	s.open.RLock()
 	defer s.open.RUnlock()
 	if s.closed {
 		return notes.ErrClosed
 	}
-	_, err := s.db.AsyncFlush()
-	return err
+	return s.db.Compact(ctx, []byte{noteTag}, []byte{noteTag + 1}, false)
 }
 
 // oldNotes returns some notes from a key on that came in before a time, and the key from which on
@@ -119,7 +128,7 @@ func (s *Store) oldNotes(from []byte, before int64) (logs []oldNotes, next []byt
 			if len(logs) == 0 || logs[len(logs)-1].at != at {
 				logs = append(logs, oldNotes{at: at})
 			}
-			logs[len(logs)-1].add(note.Position)
+			logs[len(logs)-1].add(note.Position, keySize+len(value))
 			valid = iterator.Next()
 		}
 		return nil

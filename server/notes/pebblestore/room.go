@@ -150,10 +150,11 @@ func (r *room) full() {
 	r.check()
 	defer r.setStuck(false)
 	for !r.overdue() {
+		// Also when there seems to be room: a quota, or a lack of inodes, may pass as well.
+		time.Sleep(watchEvery / 5)
 		if usage, err := r.fs.GetDiskUsage(r.dir); err == nil && usage.AvailBytes > reserve(usage)/2 {
 			return
 		}
-		time.Sleep(watchEvery / 5)
 	}
 }
 

@@ -2,9 +2,10 @@
 // A note is settled once it is synced: neither a crash of the process nor a loss of power takes
 // it back. One process at a time can open a folder.
 //
-// Memory is bounded whatever the size of the store: 64 MiB of cached blocks, 32 MiB of notes that
-// are not yet in tables, at most 64 MiB of recent logs, 32 MiB of notes on their way to the disk, and
-// the filters and indexes of open tables, which are among the cached blocks.
+// Memory is bounded whatever the size of the store: 64 MiB of cached blocks, the filters and indexes of
+// tables among them; 32 MiB of notes that are not yet in tables; about 64 MiB of recent logs; and 64 MiB of
+// notes on their way to the disk, when chats append faster than it writes. With what Go's garbage
+// collector leaves lying, that is less than 500 MiB.
 package pebblestore
 
 import (
@@ -15,7 +16,6 @@ import (
 	"iter"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -139,7 +139,7 @@ func engineOptions(options Options, room *room, log *engineLog) *pebble.Options 
 // explainOpen says why a store cannot be opened.
 func explainOpen(dir string, log *engineLog, err error) error {
 	switch {
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && isLocked(dir):
+	case errors.Is(err, syscall.EAGAIN):
 		return fmt.Errorf("the store of notes in %s: %w", dir, ErrInUse)
 	case pebble.IsCorruptionError(err), isIncomplete(err):
 		return fmt.Errorf("%w: %s: %w%s", notes.ErrDamaged, dir, err, damagedFiles(dir, log, err))
@@ -169,11 +169,6 @@ func isIncomplete(err error) bool {
 	return strings.Contains(err.Error(), "unknown to the objstorage provider") || strings.Contains(err.Error(), "object size mismatch")
 }
 
-func isLocked(dir string) bool {
-	_, err := os.ReadDir(dir)
-	return err == nil
-}
-
 func lastPosition(db *pebble.DB) (notes.Position, error) {
 	value, closer, err := db.Get(lastKey)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -197,7 +192,7 @@ func damaged(err error) error {
 	return err
 }
 
-// Append implements [notes.Store]. It waits while more than 32 MiB are on their way to the disk.
+// Append implements [notes.Store]. It waits while 32 MiB wait for those that are being written.
 func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
 	s.committer.append(ctx, appended{at, note, ticket})
 }
@@ -205,6 +200,8 @@ func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, 
 // Range implements [notes.Store].
 func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
 	return func(yield func([]notes.Note, error) bool) {
+		// What is not synced yet is not kept, though the engine would read it.
+		span.Upto = min(span.Upto, notes.Position(s.committer.synced.Load()))
 		if log, ok := s.recent.get(at); ok && ctx.Err() == nil && !s.isClosed() {
 			if log = span.Of(log); len(log) > 0 {
 				yield(log, nil)

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +18,9 @@ const (
 	laneCount = 16
 	// laneBytes is how much may wait in a lane before Append waits too.
 	laneBytes = 1 << 20
-	// scriptNotes is how many notes one script appends at most: Lua takes some thousand arguments.
-	scriptNotes = 1000
+	// laneNotes is how many notes of a lane are on their way at once: enough to keep Redis busy, and
+	// not so many that those who read wait for long. Lua takes some thousand arguments.
+	laneNotes = 128
 	// waitMillis is how long replicas may take to have a note.
 	waitMillis = 1000
 	// waitAtOnce is how many locations of a lane wait for replicas at once.
@@ -60,30 +62,46 @@ func (l *lane) run() {
 	for open := true; open; {
 		var items []appended
 		items, open = l.inbox.Take(spare)
-		l.write(split(items))
+		for rest := items; len(rest) > 0; {
+			size := min(len(rest), laneNotes)
+			if !l.write(split(rest[:size])) {
+				notSent(rest[size:])
+				break
+			}
+			rest = rest[size:]
+		}
 		clear(items) // The notes and their owners may go.
 		spare = items[:0]
+	}
+}
+
+// notSent settles notes that need not be sent, since Redis did not answer those before them.
+func notSent(items []appended) {
+	for _, item := range items {
+		item.ticket.Settle(0, fmt.Errorf("%w: Redis has not answered for %v", notes.ErrUnavailable, callTimeout))
 	}
 }
 
 // batch is notes of one location, in their order.
 type batch struct {
 	at      notes.Location
-	notes   []string
+	kept    []notes.Note // without their positions
+	notes   []string     // as Redis has them
 	tickets []notes.Ticket
 }
 
-// split returns a batch for each location, and several for one with very many notes.
+// split returns a batch for each location.
 func split(items []appended) []*batch {
 	var batches []*batch
 	open := make(map[notes.Location]*batch)
 	for _, item := range items {
 		of := open[item.at]
-		if of == nil || len(of.notes) == scriptNotes {
+		if of == nil {
 			of = &batch{at: item.at}
 			open[item.at] = of
 			batches = append(batches, of)
 		}
+		of.kept = append(of.kept, item.note)
 		of.notes = append(of.notes, encode(item.note))
 		of.tickets = append(of.tickets, item.ticket)
 	}
@@ -91,78 +109,67 @@ func split(items []appended) []*batch {
 }
 
 // settle tells the owners what became of their notes: the position of the last one, or an error.
-func (b *batch) settle(last int64, err error) {
-	for i, ticket := range b.tickets {
+func (s *Store) settle(batch *batch, last int64, err error) {
+	first := last - int64(len(batch.tickets)) + 1
+	if err == nil {
+		s.begun.add(batch.at, notes.Position(first), batch.kept)
+	}
+	for i, ticket := range batch.tickets {
 		if err != nil {
 			ticket.Settle(0, err)
 			continue
 		}
-		ticket.Settle(notes.Position(last-int64(len(b.tickets)-1-i)), nil)
+		ticket.Settle(notes.Position(first+int64(i)), nil)
 	}
 }
 
 func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
-	key := listKey(b.at)
-	return client.B().Eval().Script(appendScript).Numkeys(2).Key(key, key+baseSuffix).Arg(b.notes...).Build()
+	return client.B().Eval().Script(appendScript).Numkeys(1).Key(listKey(b.at)).Arg(b.notes...).Build()
 }
 
-func (l *lane) write(batches []*batch) {
-	switch {
-	case len(batches) == 0:
-	case l.store.replicas > 0:
-		l.writeAndWait(batches)
-	default:
-		calling, cancel := context.WithTimeout(context.Background(), callTimeout)
-		defer cancel()
-		commands := make([]rueidis.Completed, len(batches))
-		for i, batch := range batches {
-			commands[i] = batch.command(l.store.client)
-		}
-		// A location with several batches has them in order, on one connection. Should the first be
-		// redirected and the second not, the order would be lost; so such batches go one by one.
-		for start := 0; start < len(batches); {
-			end := distinct(batches, start)
-			for i, result := range l.store.client.DoMulti(calling, commands[start:end]...) {
-				last, err := result.AsInt64()
-				if err != nil {
-					err = writeError(err)
-				}
-				batches[start+i].settle(last, err)
-			}
-			start = end
-		}
+// write writes and settles batches. It returns false if Redis did not answer in time.
+func (l *lane) write(batches []*batch) bool {
+	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if l.store.replicas > 0 {
+		l.writeAndWait(calling, batches)
+		return calling.Err() == nil
 	}
-}
-
-// distinct returns the end of the batches from start on that have different locations.
-func distinct(batches []*batch, start int) int {
-	// Only a full batch has a successor.
-	end := start
-	for end < len(batches) && len(batches[end].notes) < scriptNotes {
-		end++
+	commands := make([]rueidis.Completed, len(batches))
+	for i, batch := range batches {
+		commands[i] = batch.command(l.store.client)
 	}
-	return max(end, start+1)
+	for i, result := range l.store.client.DoMulti(calling, commands...) {
+		last, err := result.AsInt64()
+		if err != nil {
+			err = writeError(err)
+		}
+		l.store.settle(batches[i], last, err)
+	}
+	return calling.Err() == nil
 }
 
 // writeAndWait writes each batch on a connection of its own, together with the WAIT that covers it: on
 // another connection, WAIT would return at once.
-func (l *lane) writeAndWait(batches []*batch) {
+func (l *lane) writeAndWait(calling context.Context, batches []*batch) {
 	var writing sync.WaitGroup
-	for start := 0; start < len(batches); {
-		end := min(distinct(batches, start), start+waitAtOnce)
-		for _, batch := range batches[start:end] {
-			writing.Go(func() { batch.settle(l.store.writeAndWait(batch)) })
+	for some := range slices.Chunk(batches, waitAtOnce) {
+		for _, batch := range some {
+			writing.Go(func() {
+				last, err := l.store.writeAndWait(calling, batch)
+				l.store.settle(batch, last, err)
+			})
 		}
 		writing.Wait()
-		start = end
 	}
 }
 
 // writeAndWait returns the position of the last note of a batch once enough replicas have it.
-func (s *Store) writeAndWait(batch *batch) (last int64, err error) {
-	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
+func (s *Store) writeAndWait(calling context.Context, batch *batch) (last int64, err error) {
 	for range redirections {
+		if calling.Err() != nil {
+			return 0, fmt.Errorf("%w: it was not sent within %v", notes.ErrUnavailable, callTimeout)
+		}
 		var written, waited rueidis.RedisResult
 		// A dedicated connection follows no redirection by itself, which would send the write to
 		// another node than the WAIT.

@@ -12,19 +12,18 @@ import (
 	"example.com/routeguide/server/notes"
 )
 
-// What is in Redis. The log of a location is a list; an element is the time of a note, 8 bytes
-// big-endian, and the encoded note. A note's position is its index in the list, counted from 1, plus
-// the base, which is how many notes were forgotten before. The hash tag has both keys in one slot:
+// What is in Redis. The log of a location is a list:
 //
-//	routeguide:{LATITUDE,LONGITUDE}       the list
-//	routeguide:{LATITUDE,LONGITUDE}:base  the base; not there until something is forgotten
+//	routeguide:{LATITUDE,LONGITUDE}  base, note, note, ...
 //
-// The base outlives the list, so that no position is given twice.
+// A note is its time, 8 bytes big-endian, and the encoded note. Its position is its index in the list,
+// plus the base, which is how many notes were forgotten before. The base is in the list, and not under
+// a key of its own, so that they are always together, also while a cluster moves a slot; and it stays
+// when every note is forgotten, so that no position is given twice.
 const (
 	keyPrefix  = "routeguide:{"
 	keySuffix  = "}"
 	keyPattern = "routeguide:{*}"
-	baseSuffix = ":base"
 	timeSize   = 8
 )
 
@@ -58,22 +57,28 @@ const (
 	// appendScript adds elements and returns the position of the last one.
 	appendScript = `
 local length = redis.call('RPUSH', KEYS[1], unpack(ARGV))
-return length + tonumber(redis.call('GET', KEYS[2]) or '0')`
+if length == #ARGV then
+	redis.call('LPUSH', KEYS[1], '0')
+	return length
+end
+return length - 1 + tonumber(redis.call('LINDEX', KEYS[1], 0))`
 
 	// rangeScript returns the position of the first element, whether there are more, and elements, of
 	// the span (after, upto] or the newest of it, as many as fit the bounds.
 	rangeScript = `
 local after, upto, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local mostNotes, mostBytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local base = tonumber(redis.call('GET', KEYS[2]) or '0')
-local last = math.min(upto - base, redis.call('LLEN', KEYS[1]))
+local length = redis.call('LLEN', KEYS[1])
+if length == 0 then return {1, 0} end
+local base = tonumber(redis.call('LINDEX', KEYS[1], 0))
+local last = math.min(upto - base, length - 1)
 local first = math.max(after - base, 0)
 if newest > 0 then first = math.max(first, last - newest) end
 local result, bytes = {base + first + 1, 0}, 0
 local function more() result[2] = 1; return result end
 while first < last do
 	local stop = math.min(first + 16, last, first + mostNotes - (#result - 2))
-	for _, element in ipairs(redis.call('LRANGE', KEYS[1], first, stop - 1)) do
+	for _, element in ipairs(redis.call('LRANGE', KEYS[1], first + 1, stop)) do
 		if #result > 2 and bytes + #element > mostBytes then
 			return more()
 		end
@@ -89,15 +94,26 @@ return result`
 	// numbers of 32 bits since Lua's have 53, but not more than a number. It returns how many.
 	forgetScript = `
 local high, low, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local count = 0
-for _, element in ipairs(redis.call('LRANGE', KEYS[1], 0, most - 1)) do
+local function old(element)
 	local thisHigh, thisLow = struct.unpack('>I4I4', element)
-	if thisHigh > high or (thisHigh == high and thisLow >= low) then break end
-	count = count + 1
+	return thisHigh < high or (thisHigh == high and thisLow < low)
+end
+local count, step = 0, 1
+while count < most do
+	local elements = redis.call('LRANGE', KEYS[1], count + 1, count + step)
+	local here = 0
+	for _, element in ipairs(elements) do
+		if not old(element) then break end
+		here = here + 1
+	end
+	count = count + here
+	if here < step then break end
+	step = 16
 end
 if count > 0 then
-	redis.call('LTRIM', KEYS[1], count, -1)
-	redis.call('INCRBY', KEYS[2], count)
+	local base = tonumber(redis.call('LINDEX', KEYS[1], 0))
+	redis.call('LTRIM', KEYS[1], count + 1, -1)
+	redis.call('LPUSH', KEYS[1], string.format('%.0f', base + count))
 end
 return count`
 )

@@ -34,6 +34,8 @@ const (
 	// forgetAtOnce is how many notes of a log one script forgets at most: Redis does nothing else
 	// while a script runs.
 	forgetAtOnce = 1000
+	// probeTimeout is how long each node may take to say how it is.
+	probeTimeout = time.Second
 	// scanCount is how many keys Redis looks at in one step of a scan.
 	scanCount = 1000
 )
@@ -58,6 +60,7 @@ type Store struct {
 	replicas int
 	health   func(error)
 	seed     maphash.Seed
+	begun    begun
 	lanes    [laneCount]*lane
 	working  sync.WaitGroup // lanes and the probe
 	closed   atomic.Bool
@@ -75,7 +78,7 @@ func Open(options Options) (*Store, error) {
 	client.ConnWriteTimeout = callTimeout
 	client.DisableCache = true
 	client.ShuffleInit = true
-	store := &Store{shown: shown, replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed()}
+	store := &Store{shown: shown, replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
 	}
@@ -110,6 +113,12 @@ func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, 
 // Range implements [notes.Store].
 func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
 	return func(yield func([]notes.Note, error) bool) {
+		if chunk, ok := s.begun.read(at, span); ok && s.usable(ctx) == nil {
+			if len(chunk) > 0 {
+				yield(chunk, nil)
+			}
+			return
+		}
 		for more := true; more && span.After < span.Upto; {
 			var chunk []notes.Note
 			var err error
@@ -122,9 +131,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 				return
 			}
 			span.After = chunk[len(chunk)-1].Position
-			if span.Newest > 0 {
-				span.Newest = max(span.Newest-len(chunk), 1)
-			}
+			span.Newest = 0 // After has what it leaves out.
 		}
 	}
 }
@@ -136,8 +143,7 @@ func (s *Store) read(ctx context.Context, at notes.Location, span notes.Span) (c
 	}
 	calling, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	key := listKey(at)
-	reply, err := s.client.Do(calling, s.client.B().EvalRo().Script(rangeScript).Numkeys(2).Key(key, key+baseSuffix).
+	reply, err := s.client.Do(calling, s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(listKey(at)).
 		Arg(strconv.FormatUint(uint64(span.After), 10), strconv.FormatUint(uint64(span.Upto), 10), strconv.Itoa(span.Newest),
 			strconv.Itoa(chunkNotes), strconv.Itoa(chunkBytes)).Build()).ToArray()
 	if err != nil {
@@ -198,12 +204,12 @@ func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]stru
 			yield(notes.Location{}, readError(ctx, err))
 			return false
 		}
-		for _, key := range entry.Elements {
-			at, ok := parseKey(key)
-			if _, again := seen[at]; !ok || again {
-				continue
-			}
-			seen[at] = struct{}{}
+		locations, err := withNotes(ctx, node, entry.Elements, seen)
+		if err != nil {
+			yield(notes.Location{}, readError(ctx, err))
+			return false
+		}
+		for _, at := range locations {
 			if !yield(at, nil) {
 				return false
 			}
@@ -211,6 +217,38 @@ func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]stru
 		cursor = entry.Cursor
 	}
 	return true
+}
+
+// withNotes returns the locations of keys that have notes and were not seen: a list of which all was
+// forgotten has its base left.
+func withNotes(ctx context.Context, node rueidis.Client, keys []string, seen map[notes.Location]struct{}) ([]notes.Location, error) {
+	var locations []notes.Location
+	var commands []rueidis.Completed
+	for _, key := range keys {
+		at, ok := parseKey(key)
+		if _, again := seen[at]; !ok || again {
+			continue
+		}
+		seen[at] = struct{}{}
+		locations = append(locations, at)
+		commands = append(commands, node.B().Llen().Key(key).Build())
+	}
+	if len(commands) == 0 {
+		return nil, nil
+	}
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	having := locations[:0]
+	for i, result := range node.DoMulti(calling, commands...) {
+		length, err := result.AsInt64()
+		if err != nil {
+			return nil, err
+		}
+		if length > 1 {
+			having = append(having, locations[i])
+		}
+	}
+	return having, nil
 }
 
 func scanStep(ctx context.Context, node rueidis.Client, cursor uint64) (rueidis.ScanEntry, error) {
@@ -246,8 +284,8 @@ func (s *Store) forget(ctx context.Context, at notes.Location, before int64) (in
 	}
 	calling, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	key, time := listKey(at), uint64(max(before, 0))
-	count, err := s.client.Do(calling, s.client.B().Eval().Script(forgetScript).Numkeys(2).Key(key, key+baseSuffix).
+	time := uint64(max(before, 0))
+	count, err := s.client.Do(calling, s.client.B().Eval().Script(forgetScript).Numkeys(1).Key(listKey(at)).
 		Arg(strconv.FormatUint(time>>32, 10), strconv.FormatUint(time&(1<<32-1), 10), strconv.Itoa(forgetAtOnce)).Build()).AsInt64()
 	if err != nil {
 		return 0, readError(ctx, err)
@@ -274,15 +312,38 @@ func (s *Store) watch(ctx context.Context) {
 	}
 }
 
-// probe returns an error if Redis cannot be reached, or says that its cluster is down.
+// probe returns an error if no node of Redis can be reached, or says that its cluster is up. One that
+// hangs, and perhaps is but a replica, is no matter: all are asked at once.
 func (s *Store) probe(ctx context.Context) error {
-	calling, cancel := context.WithTimeout(ctx, dialTimeout)
+	calling, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	info, err := s.client.Do(calling, s.client.B().ClusterInfo().Build()).ToString()
+	nodes := s.client.Nodes()
+	answers := make(chan error, len(nodes))
+	for _, node := range nodes {
+		go func() { answers <- probeNode(calling, node) }()
+	}
+	err := errors.New("no node of Redis is known")
+	healthy := false
+	for range nodes {
+		answer := <-answers
+		if answer == nil {
+			healthy = true
+			cancel() // The others need not go on.
+		}
+		err = answer
+	}
+	if healthy {
+		return nil
+	}
+	return err
+}
+
+func probeNode(ctx context.Context, node rueidis.Client) error {
+	info, err := node.Do(ctx, node.B().ClusterInfo().Build()).ToString()
 	switch reply, refused := rueidis.IsRedisErr(err); {
 	case refused && strings.Contains(reply.Error(), "cluster support disabled"):
 		// One node. It answers CLUSTER INFO while it still loads, and PING does not.
-		return s.client.Do(calling, s.client.B().Ping().Build()).Error()
+		return node.Do(ctx, node.B().Ping().Build()).Error()
 	case err != nil:
 		return err
 	case !strings.Contains(info, "cluster_state:ok"):

@@ -172,10 +172,11 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 	}
 	fates := make(chan []fate)
 	const writers = 8
+	over := make(chan struct{})
 	for writer := range writers {
 		go func() {
 			var own []fate
-			for i := range 400 {
+			for i := 0; !closed(over); i++ {
 				text := fmt.Sprintf("%d-%d", writer, i)
 				_, err := notes.Append(t.Context(), store, notes.Location{Latitude: int32(i % 5)}, draft(text))
 				own = append(own, fate{text, err})
@@ -189,8 +190,10 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 	for range 3 {
 		time.Sleep(100 * time.Millisecond) // Long enough for some hundred notes to be kept.
 		node.Kill(t)
+		time.Sleep(20 * time.Millisecond) // Long enough for notes to find it gone.
 		node.Run(t)
 	}
+	close(over)
 	var all []fate
 	for range writers {
 		all = append(all, <-fates...)
@@ -217,6 +220,15 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 	t.Logf("%d of %d notes were answered", answered, len(all))
 	if answered == 0 || answered == len(all) {
 		t.Errorf("%d of %d notes were answered, want some and not all", answered, len(all))
+	}
+}
+
+func closed(channel chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
+		return false
 	}
 }
 
