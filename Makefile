@@ -33,10 +33,11 @@ test: tools ## Run every test, with the race detector, and against the stock too
 	cd $(INTEROP) && go test -count=1 ./...
 
 .PHONY: bench
-bench: tools ## Run the Go benchmarks, and measure the stores of notes side by side
+bench: tools ## Run the Go benchmarks, and measure the stores side by side, and the server against grpc-go's
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./internal/storebench
 	go run ./internal/storebench --fill 10000000
+	cd $(INTEROP) && go run ./bench
 
 .PHONY: lint
 lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check the contract and the Go code
