@@ -1,0 +1,156 @@
+package h2c_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
+
+	"example.com/routeguide/server/h2c"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// start serves a handler for the length of the test.
+func start(t *testing.T, handler http.Handler) *h2c.Server {
+	t.Helper()
+	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", handler, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := errors.Join(server.Shutdown(ctx), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+func get(t *testing.T, server *h2c.Server, protocols *http.Protocols) *http.Response {
+	t.Helper()
+	transport := &http.Transport{Protocols: protocols}
+	t.Cleanup(transport.CloseIdleConnections)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+server.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		t.Error(err)
+	}
+	return response
+}
+
+func TestOnePortSpeaksHTTP1AndHTTP2(t *testing.T) {
+	t.Parallel()
+	server := start(t, http.NotFoundHandler())
+	var one, two http.Protocols
+	one.SetHTTP1(true)
+	two.SetUnencryptedHTTP2(true)
+	if got := get(t, server, &one).ProtoMajor; got != 1 {
+		t.Errorf("an HTTP/1.1 client gets HTTP/%d", got)
+	}
+	if got := get(t, server, &two).ProtoMajor; got != 2 {
+		t.Errorf("an HTTP/2 client gets HTTP/%d", got)
+	}
+}
+
+// A client that speaks in raw frames sees the settings that chats rely on, and an answer to its PING.
+func TestSettingsAndPings(t *testing.T) {
+	t.Parallel()
+	server := start(t, http.NotFoundHandler())
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(framer.WriteSettings(), framer.WritePing(false, [8]byte{1, 2, 3})); err != nil {
+		t.Fatal(err)
+	}
+	settings := make(map[http2.SettingID]uint32)
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			_ = frame.ForeachSetting(func(setting http2.Setting) error {
+				settings[setting.ID] = setting.Val
+				return nil
+			})
+		case *http2.PingFrame:
+			if !frame.IsAck() || frame.Data != [8]byte{1, 2, 3} {
+				t.Errorf("the PING is answered with %v", frame)
+			}
+			if got := settings[http2.SettingInitialWindowSize]; got != 1<<30 {
+				t.Errorf("a stream's window is %d, want %d", got, 1<<30)
+			}
+			if got := settings[http2.SettingMaxConcurrentStreams]; got != 1000 {
+				t.Errorf("a connection may have %d streams, want 1000", got)
+			}
+			return
+		}
+	}
+}
+
+func TestShutdownWaitsForRequests(t *testing.T) {
+	t.Parallel()
+	begun, end := make(chan struct{}), make(chan struct{})
+	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(begun)
+		<-end
+	}), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		get(t, server, &protocols)
+	}()
+	<-begun
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Shutdown(context.WithoutCancel(t.Context())) }()
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	select {
+	case <-stopped:
+		t.Error("Shutdown does not wait for a request")
+	default:
+	}
+	close(end)
+	<-answered
+	if err := <-stopped; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
