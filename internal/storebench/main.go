@@ -28,6 +28,7 @@ import (
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
+	"example.com/routeguide/internal/measure"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/guide"
@@ -133,14 +134,14 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "%d chats write ahead at new locations; %d rounds of %v in turn\n", flags.Chats, flags.Rounds, flags.Round)
-	fmt.Fprintln(table, "store\tnotes/s, whole server (median)\tagainst memory (median, min, max)\tnotes/s, no RPCs (median)\tagainst memory (median, min, max)")
+	fmt.Fprintln(table, "store\tnotes/s, whole server (median)\tagainst memory, median (min, max)\tnotes/s, no RPCs (median)\tagainst memory, median (min, max)")
 	for _, contestant := range contestants {
 		if len(contestant.over) == 0 {
 			continue
 		}
 		fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f\t%s\n", contestant.name,
-			median(contestant.over), ratios(contestant.over, contestants[0].over),
-			median(contestant.bare), ratios(contestant.bare, contestants[0].bare))
+			measure.Median(contestant.over), measure.Ratios(contestant.over, contestants[0].over),
+			measure.Median(contestant.bare), measure.Ratios(contestant.bare, contestants[0].bare))
 	}
 	return table.Flush()
 }
@@ -199,7 +200,7 @@ func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64
 		}
 		defer clients[i].Close()
 	}
-	rate, err = measure(ctx, flags, func(ctx context.Context, chat int, answered *atomic.Int64) error {
+	rate, err = chatFor(ctx, flags, func(ctx context.Context, chat int, answered *atomic.Int64) error {
 		stream, err := clients[chat%len(clients)].RouteChat(ctx)
 		if err != nil {
 			return err
@@ -267,13 +268,13 @@ func (e *endless) StopReceiving() {}
 // withoutRPC measures chats without a server.
 func withoutRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
 	host := chat.NewHost(store, 0)
-	return measure(ctx, flags, func(ctx context.Context, _ int, answered *atomic.Int64) error {
+	return chatFor(ctx, flags, func(ctx context.Context, _ int, answered *atomic.Int64) error {
 		return host.Serve(context.WithoutCancel(ctx), &endless{ctx: ctx, answered: answered, ahead: make(chan struct{}, ahead)})
 	})
 }
 
-// measure holds chats for a round and returns how many notes were answered in a second.
-func measure(ctx context.Context, flags config, chat func(ctx context.Context, chat int, answered *atomic.Int64) error) (float64, error) {
+// chatFor holds chats for a round and returns how many notes were answered in a second.
+func chatFor(ctx context.Context, flags config, chat func(ctx context.Context, chat int, answered *atomic.Int64) error) (float64, error) {
 	var answered atomic.Int64
 	round, cancel := context.WithTimeout(ctx, flags.Round)
 	defer cancel()
@@ -287,19 +288,6 @@ func measure(ctx context.Context, flags config, chat func(ctx context.Context, c
 	rate := float64(answered.Load()) / time.Since(start).Seconds()
 	chatting.Wait()
 	return rate, errors.Join(errs...)
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
-}
-
-func ratios(values, against []float64) string {
-	ratios := make([]float64, len(values))
-	for i := range values {
-		ratios[i] = values[i] / against[i]
-	}
-	return fmt.Sprintf("%.2f, %.2f, %.2f", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
 // fill measures a store with many notes.
@@ -328,7 +316,7 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 	}
 	elapsed := time.Since(start)
 	fmt.Fprintf(stdout, "wrote and synced %d notes in %.1f s (%.0f notes/s), peak resident memory %d MiB\n",
-		count, elapsed.Seconds(), float64(count)/elapsed.Seconds(), resident("VmHWM")>>20)
+		count, elapsed.Seconds(), float64(count)/elapsed.Seconds(), mebibytes("VmHWM"))
 	if err := store.Close(); err != nil {
 		return err
 	}
@@ -352,7 +340,7 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 			return fmt.Errorf("a log has %d notes, not %d", read, log)
 		}
 	}
-	fmt.Fprintf(stdout, "replayed 20 logs of %d notes, each for the first time, in %.2f ms (median; max %.2f)\n", log, median(times), slices.Max(times))
+	fmt.Fprintf(stdout, "replayed 20 logs of %d notes, each for the first time, in %.2f ms (median; max %.2f)\n", log, measure.Median(times), slices.Max(times))
 	for i := range 20_000 {
 		for _, err := range store.Range(ctx, notes.Location{Latitude: int32(i * (count / 20_000)), Longitude: 1}, notes.Everything) {
 			if err != nil {
@@ -361,7 +349,7 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 		}
 	}
 	debug.FreeOSMemory()
-	fmt.Fprintf(stdout, "resident memory after 20000 further reads: %d MiB\n", resident("VmRSS")>>20)
+	fmt.Fprintf(stdout, "resident memory after 20000 further reads: %d MiB\n", mebibytes("VmRSS"))
 	return store.Close()
 }
 
@@ -377,19 +365,11 @@ func (c *counter) Settle(_ uint64, _ notes.Position, err error) {
 	c.waiting.Done()
 }
 
-// resident returns a size of this process in bytes, as Linux has it.
-func resident(what string) int64 {
-	status, err := os.ReadFile("/proc/self/status")
+// mebibytes returns how much memory this process has: -1 where there is no /proc.
+func mebibytes(name string) int64 {
+	bytes, err := measure.Memory(os.Getpid(), name)
 	if err != nil {
-		return 0
+		return -1
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, found := strings.CutPrefix(line, what+":"); found {
-			var kib int64
-			if _, err := fmt.Sscan(rest, &kib); err == nil {
-				return kib << 10
-			}
-		}
-	}
-	return 0
+	return bytes >> 20
 }

@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/routeguide/internal/measure"
 	"example.com/routeguide/internal/process"
 )
 
@@ -67,7 +68,7 @@ func run(rounds int, length time.Duration, only string) error {
 		if !strings.Contains(mode.name, only) {
 			continue
 		}
-		if err := measure(table, mode, contestants, rounds, length); err != nil {
+		if err := takeTurns(table, mode, contestants, rounds, length); err != nil {
 			return err
 		}
 		if err := table.Flush(); err != nil {
@@ -80,8 +81,8 @@ func run(rounds int, length time.Duration, only string) error {
 	return nil
 }
 
-// measure lets the servers take turns in a mode.
-func measure(table *tabwriter.Writer, mode mode, contestants []*contestant, rounds int, length time.Duration) error {
+// takeTurns lets the servers take turns in a mode.
+func takeTurns(table *tabwriter.Writer, mode mode, contestants []*contestant, rounds int, length time.Duration) error {
 	rates := make(map[*contestant][]float64)
 	costs := make(map[*contestant][]float64)
 	for range rounds {
@@ -101,8 +102,8 @@ func measure(table *tabwriter.Writer, mode mode, contestants []*contestant, roun
 	for _, contestant := range contestants {
 		if len(rates[contestant]) > 0 {
 			fmt.Fprintf(table, "%s\t%s\t%.0f\t%s\t%.2f\t%s\n", mode.name, contestant.name,
-				median(rates[contestant]), ratios(rates[contestant], rates[reference]),
-				median(costs[contestant]), ratios(costs[contestant], costs[reference]))
+				measure.Median(rates[contestant]), measure.Ratios(rates[contestant], rates[reference]),
+				measure.Median(costs[contestant]), measure.Ratios(costs[contestant], costs[reference]))
 		}
 	}
 	return nil
@@ -152,7 +153,7 @@ func (c *contestant) round(mode mode, length time.Duration) (rate, cost float64,
 	if err := load.warm(ctx); err != nil {
 		return 0, 0, err
 	}
-	before, err := cpu(server.PID())
+	before, err := measure.CPU(server.PID())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -162,7 +163,7 @@ func (c *contestant) round(mode mode, length time.Duration) (rate, cost float64,
 	if err != nil {
 		return 0, 0, err
 	}
-	after, err := cpu(server.PID())
+	after, err := measure.CPU(server.PID())
 	if err != nil {
 		return 0, 0, err
 	}

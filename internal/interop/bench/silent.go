@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/routeguide/internal/measure"
 	"example.com/routeguide/internal/process"
 )
 
@@ -80,7 +81,7 @@ func (c *contestant) silent() (bytes float64, err error) {
 func settled(server *process.Process) (int64, error) {
 	last := int64(-1)
 	for range 60 {
-		now, err := resident(server.PID())
+		now, err := measure.Memory(server.PID(), "VmRSS")
 		if err != nil {
 			return 0, err
 		}

@@ -203,21 +203,11 @@ func TestAFailedWriteOrSyncEndsTheProcessAndLosesNothing(t *testing.T) {
 // The disk fills although a reserve is held: the commit waits for room, and goes on when there is.
 func TestACommitWaitsForAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := &smallDisk{}
-	disk.avail.Store(1 << 30)
-	var full, hit atomic.Bool
-	disk.FS = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") {
-			hit.Store(true)
-			disk.avail.Store(0)
-			return syscall.ENOSPC
-		}
-		return nil
-	}))
+	disk := newSmallDisk()
 	health := make(chan error, 10)
 	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk, Health: func(err error) { health <- err }})
 	note := notes.Note{Time: 1, Encoded: []byte("a")}
-	full.Store(true)
+	disk.full.Store(true)
 	settled := make(chan error, 1)
 	go func() {
 		_, err := notes.Append(t.Context(), store, notes.Location{}, note)
@@ -226,7 +216,7 @@ func TestACommitWaitsForAFullDisk(t *testing.T) {
 	if err := <-health; !errors.Is(err, notes.ErrNoRoom) {
 		t.Errorf("health is %v, want notes.ErrNoRoom", err)
 	}
-	if !hit.Load() {
+	if disk.avail.Load() != 0 {
 		t.Error("the disk was not found full")
 	}
 	if _, err := notes.Append(t.Context(), store, notes.Location{}, note); !errors.Is(err, notes.ErrNoRoom) {
@@ -237,7 +227,7 @@ func TestACommitWaitsForAFullDisk(t *testing.T) {
 		t.Errorf("the note was settled with %v on a full disk", err)
 	default:
 	}
-	full.Store(false)
+	disk.full.Store(false)
 	disk.avail.Store(1 << 30)
 	if err := <-settled; err != nil {
 		t.Errorf("with room again, the note gets %v", err)
@@ -256,6 +246,20 @@ type smallDisk struct {
 	vfs.FS
 
 	avail atomic.Int64
+	full  atomic.Bool // the next write to a log finds it so, and from then on it has no room
+}
+
+func newSmallDisk() *smallDisk {
+	disk := &smallDisk{}
+	disk.avail.Store(1 << 30)
+	disk.FS = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if disk.full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") {
+			disk.avail.Store(0)
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	return disk
 }
 
 func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
@@ -264,8 +268,7 @@ func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 
 func TestBelowTheReserveNotesAreRefusedUntilThereIsRoom(t *testing.T) {
 	t.Parallel()
-	disk := &smallDisk{FS: vfs.Default}
-	disk.avail.Store(1 << 30)
+	disk := newSmallDisk()
 	health := make(chan error, 10)
 	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk, Health: func(err error) { health <- err }})
 	note := notes.Note{Time: 1, Encoded: []byte("a")}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -95,21 +94,12 @@ func TestANoteIsReadOnlyOnceItIsSynced(t *testing.T) {
 
 func TestForgetEndsWithItsContextOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := &smallDisk{}
-	disk.avail.Store(1 << 30)
-	var full atomic.Bool
-	disk.FS = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") {
-			disk.avail.Store(0)
-			return syscall.ENOSPC
-		}
-		return nil
-	}))
+	disk := newSmallDisk()
 	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk})
 	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
 		t.Fatal(err)
 	}
-	full.Store(true)
+	disk.full.Store(true)
 	kept := make(chan error, 1)
 	go func() {
 		_, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("b")})
@@ -123,7 +113,7 @@ func TestForgetEndsWithItsContextOnAFullDisk(t *testing.T) {
 	if _, err := store.Forget(ctx, 2); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want context.DeadlineExceeded", err)
 	}
-	full.Store(false)
+	disk.full.Store(false)
 	disk.avail.Store(1 << 30)
 	if err := <-kept; err != nil {
 		t.Error(err)
