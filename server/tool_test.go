@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/command"
+	"example.com/routeguide/internal/process"
+	"example.com/routeguide/internal/redistest"
+)
+
+func runNotes(t *testing.T, args ...string) string {
+	t.Helper()
+	printed, err := process.Run(t.Context(), must(program()), append([]string{"notes"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return printed
+}
+
+// leave leaves notes at a location and returns what the last one is answered with.
+func leave(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]string, error) {
+	t.Helper()
+	client, err := routechat.New(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	stream, err := client.RouteChat(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer stream.CloseResponse()
+	for _, text := range texts {
+		if err := stream.Send(&routeguide.RouteNote{Location: at, Message: text}); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+	}
+	if err := stream.CloseRequest(); err != nil {
+		return nil, err
+	}
+	var reply []string
+	for {
+		note, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return reply, nil
+		}
+		if err != nil {
+			return reply, err
+		}
+		if len(reply) > 0 && note.GetMessage() == reply[0] {
+			reply = nil // The next reply begins.
+		}
+		reply = append(reply, note.GetMessage())
+	}
+}
+
+// Notes move from a running server's folder to Redis and on to another folder, and are the same.
+func TestNotesMoveBetweenStores(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	first, second := "pebble:"+filepath.Join(folder, "first"), "pebble:"+filepath.Join(folder, "second")
+	server, url := startProcess(t, "--notes", first)
+	at := &routeguide.Point{Latitude: 5, Longitude: 7}
+	if _, err := leave(t, url, at, "a", "b", "c"); err != nil {
+		t.Fatal(err)
+	}
+	one := filepath.Join(folder, "one.ndjson")
+	runNotes(t, "export", "--notes", first, "--to", one) // from the running server
+	if refused, err := process.Run(t.Context(), must(program()), "notes", "import", "--notes", first, "--from", one); err == nil || !strings.Contains(refused, "stop the server first") {
+		t.Errorf("an import into the store of a running server: %v\n%s", err, refused)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	redis := "redis://" + redistest.Start(t).Addr
+	for _, want := range []string{"added 3 notes; 0 were there already", "added 0 notes; 3 were there already"} {
+		if printed := runNotes(t, "import", "--notes", redis, "--from", one); !strings.Contains(printed, want) {
+			t.Errorf("import into Redis: %q, want %q", printed, want)
+		}
+	}
+	two, three := filepath.Join(folder, "two.ndjson"), filepath.Join(folder, "three.ndjson")
+	runNotes(t, "export", "--notes", redis, "--to", two)
+	runNotes(t, "import", "--notes", second, "--from", two)
+	runNotes(t, "export", "--notes", second, "--to", three)
+	var files [3]string
+	for i, file := range []string{one, two, three} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[i] = string(content)
+	}
+	if files[0] != files[1] || files[1] != files[2] || strings.Count(files[0], "\n") != 3 {
+		t.Errorf("the notes are not the same:\n%s\n%s\n%s", files[0], files[1], files[2])
+	}
+	if stats := runNotes(t, "stats", "--notes", second); !strings.Contains(stats, "longest log  3 notes, at latitude 5, longitude 7") {
+		t.Errorf("stats prints\n%s", stats)
+	}
+}
+
+func TestToolsSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	missing := "pebble:" + filepath.Join(t.TempDir(), "missing")
+	for _, test := range []struct {
+		args  []string
+		usage bool
+		want  string
+	}{
+		{[]string{"notes"}, true, "export"},
+		{[]string{"notes", "export", "--notes", "memory:"}, true, "cannot be read"},
+		{[]string{"notes", "export", "--notes", "paper:"}, true, "want pebble:DIR"},
+		{[]string{"notes", "stats", "--notes", missing}, false, "no such file"},
+		{[]string{"notes", "import", "--notes", missing, "--from", "/nowhere/file"}, false, "--from"},
+		{[]string{"--keep", "-1s"}, true, "--keep"},
+		{[]string{"--history", "-1"}, true, "--history"},
+		{[]string{"--max-store", "much"}, true, "not a size"},
+		{[]string{"--max-store", "1GiB", "--notes", "memory:"}, true, "--max-store"},
+		{[]string{"--redis-replicas", "1"}, true, "--redis-replicas"},
+		{[]string{"--notes", "redis://user:secret@h:1?x=1"}, true, `parameter "x"`},
+	} {
+		err := run(t.Context(), test.args, io.Discard, io.Discard)
+		_, usage := errors.AsType[*command.UsageError](err)
+		if err == nil || usage != test.usage || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v: got %v", test.args, err)
+		}
+	}
+}
+
+func TestKeepForgetsOldNotesWhileTheServerRuns(t *testing.T) {
+	t.Parallel()
+	server, url := startProcess(t, "--notes", "memory:", "--keep", "1s")
+	at := &routeguide.Point{Latitude: 1}
+	if reply, err := leave(t, url, at, "old"); err != nil || len(reply) != 1 {
+		t.Fatalf("got %v, %v", reply, err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		reply, err := leave(t, url, at, "young")
+		if err != nil || reply[len(reply)-1] != "young" {
+			t.Fatalf("got %v, %v", reply, err)
+		}
+		if reply[0] == "young" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the old note is still there: %v", reply)
+		}
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Redis goes and comes back: chats get UNAVAILABLE and health says NOT_SERVING meanwhile, and all
+// recovers by itself. The log does not have the password.
+func TestAServerOutlivesItsRedis(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always", "--requirepass", "secret")
+	server, url := startProcess(t, "--notes", "redis://:secret@"+redis.Addr)
+	at := &routeguide.Point{Latitude: 1}
+	if _, err := leave(t, url, at, "a"); err != nil {
+		t.Fatal(err)
+	}
+	redis.Kill(t)
+	if _, err := server.Await("no notes can be taken"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leave(t, url, at, "b"); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("without Redis: got %v, want UNAVAILABLE", err)
+	}
+	redis.Run(t)
+	if _, err := server.Await("notes can be taken again"); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := leave(t, url, at, "c"); err != nil || strings.Join(reply, " ") != "a c" {
+		t.Errorf("with Redis back: got %v, %v, want a c", reply, err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(server.Printed(), "secret") {
+		t.Errorf("the log has the password:\n%s", server.Printed())
+	}
+}
