@@ -191,3 +191,26 @@ func TestAServerOutlivesItsRedis(t *testing.T) {
 		t.Errorf("the log has the password:\n%s", server.Printed())
 	}
 }
+
+func TestNotesAreKeptInRedisOverTLS(t *testing.T) {
+	t.Parallel()
+	redis, certificate := redistest.StartTLS(t)
+	server, address, err := process.StartServerWith([]string{"SSL_CERT_FILE=" + certificate}, must(program()), "--notes", "rediss://"+redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := leave(t, "http://"+address, &routeguide.Point{}, "a", "b"); err != nil || strings.Join(reply, " ") != "a b" {
+		t.Errorf("got %v, %v", reply, err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	// Without the certificate, the server does not trust that Redis.
+	refused, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--notes", "rediss://"+redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := refused.Wait(); code != 1 || err != nil || !strings.Contains(refused.Printed(), "certificate") {
+		t.Errorf("ended with %d, %v:\n%s", code, err, refused.Printed())
+	}
+}

@@ -48,17 +48,15 @@ type Process struct {
 
 // Start runs a program. Its standard output and error both come to Printed.
 func Start(program string, args ...string) (*Process, error) {
-	return StartIn("", nil, program, args...)
+	return start(nil, program, args...)
 }
 
-// StartIn runs a program in a folder, with variables added to the environment.
-func StartIn(folder string, environment []string, program string, args ...string) (*Process, error) {
+func start(environment []string, program string, args ...string) (*Process, error) {
 	process := &Process{
 		command: exec.Command(program, args...),
 		done:    make(chan struct{}),
 		more:    make(chan struct{}),
 	}
-	process.command.Dir = folder
 	process.command.Env = append(os.Environ(), environment...)
 	process.command.Stdout = process
 	process.command.Stderr = process
@@ -193,7 +191,12 @@ func Run(ctx context.Context, program string, args ...string) (string, error) {
 // StartServer runs a RouteGuide server, built from this module, on a free port of 127.0.0.1, and
 // returns it with its address once it serves.
 func StartServer(program string, args ...string) (server *Process, address string, err error) {
-	server, err = Start(program, append([]string{"--listen", "127.0.0.1:0"}, args...)...)
+	return StartServerWith(nil, program, args...)
+}
+
+// StartServerWith is [StartServer] with variables added to the environment.
+func StartServerWith(environment []string, program string, args ...string) (server *Process, address string, err error) {
+	server, err = start(environment, program, append([]string{"--listen", "127.0.0.1:0"}, args...)...)
 	if err != nil {
 		return nil, "", err
 	}

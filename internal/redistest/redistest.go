@@ -26,13 +26,22 @@ type Node struct {
 // redis-server.
 func Start(t *testing.T, args ...string) *Node {
 	t.Helper()
+	return start(t, freePort(t), "0", args...)
+}
+
+// start runs a node on a port without TLS or on one with it; the other one is 0.
+func start(t *testing.T, port, tlsPort string, args ...string) *Node {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatalf("redis-server is not installed: run `make tools`, or install it with your system's packages: %v", err)
 	}
-	port := freePort(t)
+	addr := "127.0.0.1:" + port
+	if port == "0" {
+		addr = "127.0.0.1:" + tlsPort
+	}
 	node := &Node{
-		Addr: "127.0.0.1:" + port,
-		args: append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "no"}, args...),
+		Addr: addr,
+		args: append([]string{"--port", port, "--tls-port", tlsPort, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "no"}, args...),
 	}
 	node.Run(t)
 	t.Cleanup(func() { node.Kill(t) })

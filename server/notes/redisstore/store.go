@@ -78,6 +78,10 @@ func Open(options Options) (*Store, error) {
 	client.ConnWriteTimeout = callTimeout
 	client.DisableCache = true
 	client.ShuffleInit = true
+	// One connection to each node for all that can be pipelined. Of several, each would stay broken
+	// until it is used once more, and that note's fate could not be told although it was never sent;
+	// the probe mends the one.
+	client.PipelineMultiplex = -1
 	store := &Store{shown: shown, replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
