@@ -3,6 +3,7 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"net"
 	"runtime"
 	"sync"
@@ -120,6 +121,15 @@ func (c *calmConn) release() {
 		c.holding = false
 		_, c.failed = c.Conn.Write(c.held[:])
 	}
+}
+
+// CloseWrite closes the writing side. net/http calls it before it closes an HTTP/1.1 connection whose
+// request it has not read to its end, so that the client still gets the response.
+func (c *calmConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Close closes the connection. What is held is not written: nobody waits for it any more.

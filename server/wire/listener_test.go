@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -96,6 +97,42 @@ func TestAFailedAnswerFailsTheNextWrite(t *testing.T) {
 			t.Errorf("got %v, want %v", err, below.err)
 		}
 	})
+}
+
+func TestTheWritingSideCanBeClosedAlone(t *testing.T) {
+	t.Parallel()
+	inner, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := NewListener(inner)
+	defer listener.Close()
+	client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		t.Fatal("net/http will not find CloseWrite")
+	}
+	write(t, conn, []byte("the end"))
+	if err := half.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(client); err != nil || string(got) != "the end" {
+		t.Errorf("the client gets %q, %v", got, err)
+	}
+	write(t, client, []byte("still heard"))
+	heard := make([]byte, len("still heard"))
+	if _, err := io.ReadFull(conn, heard); err != nil || string(heard) != "still heard" {
+		t.Errorf("the server gets %q, %v", heard, err)
+	}
 }
 
 func TestWhatOnlyLooksLikeAnAnswerIsNotHeld(t *testing.T) {
