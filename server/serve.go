@@ -35,6 +35,9 @@ SIGINT and SIGTERM end it: open chats get the replies they are owed. A second si
 // drainTimeout is how long open calls have to end once the server is told to.
 const drainTimeout = 10 * time.Second
 
+// closeTimeout is how long calls have to end when their connections are closed.
+const closeTimeout = 5 * time.Second
+
 type serverFlags struct {
 	Listen        string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on ${default}: host:port. Port 0 takes a free one; an empty host is every address of this machine."`
 	Notes         string        `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"Keep notes there (${default}). ${notes}"`
@@ -132,6 +135,11 @@ func serve(ctx context.Context, server *h2c.Server, service *service.Service, lo
 	defer cancel()
 	if err := server.Shutdown(timeout); err != nil {
 		logger.Warn("closed connections that did not end in time", "timeout", drainTimeout)
+		// Their chats end at once, unless the store holds them. The store is closed after them.
+		select {
+		case <-service.Drained():
+		case <-time.After(closeTimeout):
+		}
 	}
 	if err := <-served; err != nil {
 		return err

@@ -24,6 +24,7 @@ type drain struct {
 	mu       sync.Mutex // guards the rest
 	draining bool
 	streams  map[*drainable]struct{}
+	empty    chan struct{} // is closed once no stream is open, and none will be
 }
 
 // drainable is an open stream. It is told to stop at most once, and never after its handler has
@@ -34,13 +35,16 @@ type drainable struct {
 }
 
 func newDrain() *drain {
-	return &drain{streams: make(map[*drainable]struct{})}
+	return &drain{streams: make(map[*drainable]struct{}), empty: make(chan struct{})}
 }
 
 // refuse makes the interceptor refuse new calls.
 func (d *drain) refuse() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.draining && len(d.streams) == 0 {
+		close(d.empty)
+	}
 	d.draining = true
 }
 
@@ -75,6 +79,9 @@ func (d *drain) remove(stream *drainable) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.streams, stream)
+	if d.draining && len(d.streams) == 0 {
+		close(d.empty)
+	}
 }
 
 func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {

@@ -65,6 +65,7 @@ func TestDrainEndsEveryKindOfStream(t *testing.T) {
 	if health, err := health.Check(t.Context(), &grpchealth.CheckRequest{}); err != nil || health.Status != grpchealth.StatusNotServing {
 		t.Errorf("health is %v, %v during the drain", health, err)
 	}
+	<-running.Drained()
 	_, err = client.GetFeature(t.Context(), point(1, 1))
 	checkCode(t, err, connect.CodeUnavailable)
 	if chat, err := client.RouteChat(t.Context()); err == nil {

@@ -104,6 +104,11 @@ func (s *Service) Drain() {
 	s.drain.stop()
 }
 
+// Drained returns a channel that is closed when every stream has ended, after Drain.
+func (s *Service) Drained() <-chan struct{} {
+	return s.drain.empty
+}
+
 // handler is the generated interface. Its methods return errors that [codeOf] knows.
 type handler struct {
 	guide  *guide.Guide
