@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -96,34 +96,14 @@ func (w *writer) chat(ctx context.Context, t *testing.T, url string) {
 	sending.Wait()
 }
 
-// logs returns all notes at a location.
+// readLog returns all notes at a location.
 func readLog(t *testing.T, url string, at *routeguide.Point) []string {
 	t.Helper()
-	client, err := routechat.New(url)
+	log, err := converse(t, url, at, "reader")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	stream, err := client.RouteChat(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(stream.Send(&routeguide.RouteNote{Location: at, Message: "reader"}), stream.CloseRequest()); err != nil {
-		t.Fatal(err)
-	}
-	var log []string
-	for {
-		note, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			return log
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if note.GetMessage() != "reader" {
-			log = append(log, note.GetMessage())
-		}
-	}
+	return slices.DeleteFunc(log, func(text string) bool { return text == "reader" })
 }
 
 // checkLog fails unless a log has each answered note of the writers once, and each one's in order.

@@ -27,8 +27,8 @@ func runNotes(t *testing.T, args ...string) string {
 	return printed
 }
 
-// leave leaves notes at a location and returns what the last one is answered with.
-func leave(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]string, error) {
+// converse leaves notes at a location, closes its side, and returns the texts of all that comes back.
+func converse(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]string, error) {
 	t.Helper()
 	client, err := routechat.New(url)
 	if err != nil {
@@ -48,20 +48,31 @@ func leave(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]s
 	if err := stream.CloseRequest(); err != nil {
 		return nil, err
 	}
-	var reply []string
+	var received []string
 	for {
 		note, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
-			return reply, nil
+			return received, nil
 		}
 		if err != nil {
-			return reply, err
+			return received, err
 		}
-		if len(reply) > 0 && note.GetMessage() == reply[0] {
-			reply = nil // The next reply begins.
-		}
-		reply = append(reply, note.GetMessage())
+		received = append(received, note.GetMessage())
 	}
+}
+
+// leave leaves notes at a location, whose first one has no other like it, and returns what the last one
+// is answered with.
+func leave(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]string, error) {
+	t.Helper()
+	received, err := converse(t, url, at, texts...)
+	last := 0
+	for i, text := range received {
+		if text == received[0] {
+			last = i // A reply begins.
+		}
+	}
+	return received[last:], err
 }
 
 // Notes move from a running server's folder to Redis and on to another folder, and are the same.

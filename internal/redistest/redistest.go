@@ -125,7 +125,7 @@ func (n *Node) ready(t *testing.T) bool {
 	t.Helper()
 	info, replication := n.CLI(t, "CLUSTER", "INFO"), n.CLI(t, "INFO", "replication")
 	return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:6") &&
-		(strings.Contains(replication, "connected_slaves:1") || strings.Contains(replication, "master_link_status:up"))
+		(strings.Contains(replication, "state=online") || strings.Contains(replication, "master_link_status:up"))
 }
 
 func freePort(t *testing.T) string {

@@ -19,6 +19,19 @@ import (
 // had; it is nil for a store whose notes end with it.
 type Opener func(t *testing.T) (store notes.Store, reopen func() notes.Store)
 
+// Reopening returns the store that open opens, and what closes it and opens it again.
+func Reopening(t *testing.T, open func() notes.Store) (store notes.Store, reopen func() notes.Store) {
+	t.Helper()
+	store = open()
+	return store, func() notes.Store {
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		store = open()
+		return store
+	}
+}
+
 // Run tests that the stores that open returns keep the contract of [notes.Store]. It closes them.
 func Run(t *testing.T, open Opener) {
 	t.Helper()

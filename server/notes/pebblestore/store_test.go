@@ -22,13 +22,6 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	notestest.Run(t, func(t *testing.T) (notes.Store, func() notes.Store) {
 		options := pebblestore.Options{Dir: t.TempDir()}
-		store := open(t, options)
-		return store, func() notes.Store {
-			if err := store.Close(); err != nil {
-				t.Fatal(err)
-			}
-			store = open(t, options)
-			return store
-		}
+		return notestest.Reopening(t, func() notes.Store { return open(t, options) })
 	})
 }

@@ -56,7 +56,6 @@ type Options struct {
 // A Store is a [notes.Store] in Redis.
 type Store struct {
 	client   rueidis.Client
-	shown    string
 	replicas int
 	health   func(error)
 	seed     maphash.Seed
@@ -82,7 +81,7 @@ func Open(options Options) (*Store, error) {
 	// until it is used once more, and that note's fate could not be told although it was never sent;
 	// the probe mends the one.
 	client.PipelineMultiplex = -1
-	store := &Store{shown: shown, replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
+	store := &Store{replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
 	}
@@ -102,11 +101,6 @@ func Open(options Options) (*Store, error) {
 	}
 	store.working.Go(func() { store.watch(ctx) })
 	return store, nil
-}
-
-// String returns the URL without user and password.
-func (s *Store) String() string {
-	return s.shown
 }
 
 // Append implements [notes.Store]. It waits while several megabytes are on their way to Redis.

@@ -44,7 +44,8 @@ func TestOneNodeWithAReplica(t *testing.T) {
 func startReplica(t *testing.T, master *redistest.Node) *redistest.Node {
 	t.Helper()
 	replica := redistest.Start(t, "--replicaof", strings.ReplaceAll(master.Addr, ":", " "))
-	for !strings.Contains(replica.CLI(t, "INFO", "replication"), "master_link_status:up") {
+	// The master counts a new replica from its first acknowledgement on, which may take a second.
+	for !strings.Contains(master.CLI(t, "INFO", "replication"), "state=online") {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return replica
@@ -74,14 +75,7 @@ func run(t *testing.T, start func(*testing.T) redisstore.Options) {
 	t.Helper()
 	notestest.Run(t, func(t *testing.T) (notes.Store, func() notes.Store) {
 		options := start(t)
-		store := open(t, options)
-		return store, func() notes.Store {
-			if err := store.Close(); err != nil {
-				t.Fatal(err)
-			}
-			store = open(t, options)
-			return store
-		}
+		return notestest.Reopening(t, func() notes.Store { return open(t, options) })
 	})
 }
 
