@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func exportNotes(ctx context.Context, where, to string, stdout, stderr io.Writer
 	}
 	progress := newProgress(stderr, "exported")
 	if store == nil {
-		err = notefile.ExportFrom(ctx, socket, out)
+		err = notefile.ExportFrom(ctx, socket, &lineCounter{to: out, show: progress.show})
 	} else {
 		_, err = notefile.Export(ctx, store, out, progress.show)
 	}
@@ -159,6 +160,20 @@ func countNotes(ctx context.Context, where string, stdout, stderr io.Writer) err
 		fmt.Fprintf(stdout, "folder       %d bytes\n", pebblestore.FolderSize(dir))
 	}
 	return nil
+}
+
+// lineCounter passes on what is written, and shows how many lines that is: notes that come from a
+// running server.
+type lineCounter struct {
+	to    io.Writer
+	show  func(lines int)
+	lines int
+}
+
+func (l *lineCounter) Write(p []byte) (int, error) {
+	l.lines += bytes.Count(p, []byte("\n"))
+	l.show(l.lines)
+	return l.to.Write(p)
 }
 
 func closeStore(store notes.Store) error {
