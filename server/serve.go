@@ -7,13 +7,16 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
+	"example.com/routeguide/server/admin"
 	"example.com/routeguide/server/guide"
 	"example.com/routeguide/server/h2c"
 	"example.com/routeguide/server/notes"
@@ -46,6 +49,7 @@ type serverFlags struct {
 	MaxStore      byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
 	RedisReplicas int           `default:"0" placeholder:"N" help:"Answer a note when N replicas of its Redis node have it too (${default})."`
 	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
+	Admin         string        `placeholder:"ADDR" help:"Serve /healthz, /readyz and profiles (/debug/pprof/) there, such as localhost:50052. It asks nobody who they are, so it has to be an address of this machine's own. Off by default."`
 	LogFormat     string        `default:"text" enum:"text,json" placeholder:"text|json" help:"Log to stderr in this format (${default})."`
 	LogLevel      slog.Level    `default:"info" placeholder:"LEVEL" help:"Log from this level on: debug, info, warn or error (${default})."`
 }
@@ -60,6 +64,8 @@ func (f *serverFlags) check(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return command.Usagef("--listen %q: want host:port, such as localhost:50051: %w", f.Listen, err)
+	case f.Admin != "" && !isLoopback(ctx, f.Admin):
+		return command.Usagef("--admin %q: want host:port where only this machine comes, such as localhost:50052", f.Admin)
 	case f.History < 0:
 		return command.Usagef("--history %d: want a number of notes, or 0 for all", f.History)
 	case f.Keep < 0:
@@ -73,6 +79,16 @@ func (f *serverFlags) check(ctx context.Context) error {
 	default:
 		return nil
 	}
+}
+
+// isLoopback returns whether address is one that only this machine can call.
+func isLoopback(ctx context.Context, address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return false
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	return err == nil && !slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !ip.IsLoopback() })
 }
 
 // runServer serves until ctx ends, and then drains. It logs to stderr.
@@ -111,6 +127,14 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	server, err := h2c.Listen(ctx, flags.Listen, service, logger)
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
+	}
+	var adminServer *admin.Server
+	if flags.Admin != "" {
+		if adminServer, err = admin.Start(ctx, flags.Admin, admin.NewHandler(service.Ready), logger); err != nil {
+			return errors.Join(fmt.Errorf("--admin %s: %w", flags.Admin, err), server.Close(), store.Close())
+		}
+		defer adminServer.Close()
+		logger.InfoContext(ctx, "serving admin", "admin", adminServer.Addr().String())
 	}
 	background := startBackground(ctx, &flags, store, service, logger)
 	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "features", guide.Len())

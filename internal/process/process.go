@@ -23,10 +23,10 @@ import (
 const patience = 30 * time.Second
 
 // Build compiles a main package of the module that contains dir and returns the path of the program
-// in folder.
-func Build(dir, pkg, folder string) (string, error) {
-	program := filepath.Join(folder, strings.ReplaceAll(pkg, "/", "_"))
-	command := exec.Command("go", "build", "-o", program, pkg)
+// in folder. Flags are those of go build; programs with different ones have different paths.
+func Build(dir, pkg, folder string, flags ...string) (string, error) {
+	program := filepath.Join(folder, strings.ReplaceAll(pkg+strings.Join(flags, ""), "/", "_"))
+	command := exec.Command("go", append(append([]string{"build"}, flags...), "-o", program, pkg)...)
 	command.Dir = dir
 	if output, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, output)
@@ -186,6 +186,11 @@ func Run(ctx context.Context, program string, args ...string) (string, error) {
 		return string(output), fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, output)
 	}
 	return string(output), nil
+}
+
+// StartWith is [Start] with variables added to the environment.
+func StartWith(environment []string, program string, args ...string) (*Process, error) {
+	return start(environment, program, args...)
 }
 
 // StartServer runs a RouteGuide server, built from this module, on a free port of 127.0.0.1, and

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
@@ -246,10 +247,10 @@ type endless struct {
 	ahead    chan struct{} // has an element for each note that waits for its reply
 }
 
-func (e *endless) Receive() (*routeguide.RouteNote, error) {
+func (e *endless) Receive() ([]byte, error) {
 	select {
 	case e.ahead <- struct{}{}:
-		return newNote(), nil
+		return proto.Marshal(newNote())
 	case <-e.ctx.Done():
 		return nil, io.EOF
 	}

@@ -4,6 +4,7 @@
 package chat
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,9 @@ const MaxPending = 1 << 18
 // A Stream is a chat as the RPC sees it. Receive is called by one goroutine at a time, and so are Send
 // and Flush, but both at once.
 type Stream interface {
-	// Receive returns the client's next note. Its error is io.EOF after the last one.
-	Receive() (*routeguide.RouteNote, error)
+	// Receive returns the client's next note, encoded. It is valid until the next call. The error is
+	// io.EOF after the last one.
+	Receive() ([]byte, error)
 	// Send sends an encoded note to the client. It may hold it back until Flush.
 	Send(encoded []byte) error
 	// Flush sends what Send has held back.
@@ -38,6 +40,9 @@ type Stream interface {
 // ErrForgotten says that a note was forgotten while its reply waited for the client to take the
 // replies before.
 var ErrForgotten = errors.New("the note was forgotten before it could be answered")
+
+// ErrMalformed says that what a client has sent is no RouteNote.
+var ErrMalformed = errors.New("unmarshal message: it is no RouteNote")
 
 // A Host holds the chats of a server. Its methods may be called concurrently.
 type Host struct {
@@ -77,6 +82,7 @@ func (h *Host) OldestPending(now int64) int64 {
 func (h *Host) Serve(ctx context.Context, stream Stream) error {
 	chat := &chat{ctx: ctx, store: h.store, history: h.history, stream: stream}
 	chat.changed.L = &chat.mu
+	chat.sendChunk = chat.sendNotes
 	h.add(chat)
 	defer h.remove(chat)
 	err := chat.receive()
@@ -104,6 +110,12 @@ type chat struct {
 	history int
 	stream  Stream
 
+	// What follows is the sender's. sendChunk is its sendNotes, made a function once: for each reply
+	// that would be an allocation.
+	sendChunk func([]notes.Note, error) bool
+	replied   notes.Position // the last note that was sent
+	replyErr  error          // what ended the reply
+
 	mu      sync.Mutex // guards the rest
 	changed sync.Cond  // is signalled when one of the conditions may have changed that are waited for
 	pending pending
@@ -126,31 +138,42 @@ type chat struct {
 // go on.
 func (c *chat) receive() error {
 	for {
-		note, err := c.stream.Receive()
+		encoded, err := c.stream.Receive()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := validate.Note(note); err != nil {
-			return err
-		}
-		encoded, err := proto.Marshal(note)
+		at, kept, err := take(encoded)
 		if err != nil {
 			return err
 		}
-		at := notes.Location{
-			Latitude:  note.GetLocation().GetLatitude(),
-			Longitude: note.GetLocation().GetLongitude(),
-		}
-		kept := notes.Note{Time: notes.Now(), Encoded: encoded}
 		number, err := c.expect(at, kept.Time)
 		if err != nil {
 			return err
 		}
 		c.store.Append(c.ctx, at, kept, notes.Ticket{Owner: c, Number: number})
 	}
+}
+
+// take returns a note as it is to be kept, unless it breaks a rule.
+func take(encoded []byte) (notes.Location, notes.Note, error) {
+	kept := notes.Note{Time: notes.Now()}
+	if latitude, longitude, ok := validate.EncodedNote(encoded); ok {
+		kept.Encoded = bytes.Clone(encoded)
+		return notes.Location{Latitude: latitude, Longitude: longitude}, kept, nil
+	}
+	var note routeguide.RouteNote
+	err := proto.Unmarshal(encoded, &note)
+	if err != nil {
+		return notes.Location{}, kept, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if err := validate.Note(&note); err != nil {
+		return notes.Location{}, kept, err
+	}
+	kept.Encoded, err = proto.Marshal(&note)
+	return notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}, kept, err
 }
 
 // expect makes room for a reply and returns its number. It waits while too many are pending.
@@ -242,22 +265,22 @@ func (c *chat) sent() {
 
 // reply sends the notes of one reply.
 func (c *chat) reply(reply reply) error {
-	last := notes.Position(0)
-	for chunk, err := range c.store.Range(c.ctx, reply.at, notes.Span{Upto: reply.upto, Newest: c.history}) {
-		if err != nil {
-			return err
-		}
-		for _, kept := range chunk {
-			if err := c.stream.Send(kept.Encoded); err != nil {
-				return err
-			}
-			last = kept.Position
-		}
-	}
-	if last != reply.upto {
+	c.replied, c.replyErr = 0, nil
+	c.store.Range(c.ctx, reply.at, notes.Span{Upto: reply.upto, Newest: c.history})(c.sendChunk)
+	if c.replyErr == nil && c.replied != reply.upto {
 		return ErrForgotten
 	}
-	return nil
+	return c.replyErr
+}
+
+// sendNotes sends a chunk of a reply. It returns whether to go on.
+func (c *chat) sendNotes(chunk []notes.Note, err error) bool {
+	c.replyErr = err
+	for i := 0; i < len(chunk) && c.replyErr == nil; i++ {
+		c.replyErr = c.stream.Send(chunk[i].Encoded)
+		c.replied = chunk[i].Position
+	}
+	return c.replyErr == nil
 }
 
 // fail ends the chat with err: nothing more is sent. The caller holds c.mu.

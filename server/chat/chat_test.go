@@ -83,10 +83,10 @@ type session struct {
 	got  []string
 }
 
-func (s *session) Receive() (*routeguide.RouteNote, error) {
+func (s *session) Receive() ([]byte, error) {
 	if s.next < len(s.sent) {
 		s.next++
-		return s.sent[s.next-1], nil
+		return proto.Marshal(s.sent[s.next-1])
 	}
 	s.late.mu.Lock()
 	s.late.settle()

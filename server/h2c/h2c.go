@@ -87,6 +87,15 @@ func (s *Server) Serve() error {
 	return nil
 }
 
+// Close closes the listener and all connections, at once.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	if closing := s.listener.Close(); !errors.Is(closing, net.ErrClosed) {
+		err = errors.Join(err, closing)
+	}
+	return err
+}
+
 // Shutdown stops accepting, and waits until all requests have ended. If ctx ends first, it closes
 // the connections that are left and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {

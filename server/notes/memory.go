@@ -1,8 +1,8 @@
 package notes
 
 import (
+	"bytes"
 	"context"
-	"hash/maphash"
 	"iter"
 	"slices"
 	"sync"
@@ -11,14 +11,16 @@ import (
 
 const (
 	// memoryShards is how many locks the locations share: enough that two chats seldom meet.
-	memoryShards = 256
+	memoryShards    = 1 << memoryShardBits
+	memoryShardBits = 8
+	// memoryBlock is how many bytes of notes of one location lie together at most.
+	memoryBlock = 32 << 10
 	// memoryChunk is how many notes a chunk of a range has at most.
 	memoryChunk = 512
 )
 
 // memory is a [Store] that keeps notes until the process ends.
 type memory struct {
-	seed   maphash.Seed
 	shards [memoryShards]memoryShard
 	// last is the position that was given last, to any note: a location of which all is forgotten
 	// leaves nothing behind, and still no position is given twice.
@@ -28,23 +30,34 @@ type memory struct {
 type memoryShard struct {
 	mu     sync.RWMutex // guards the rest
 	closed bool
-	// logs only ever lose notes at their starts and gain them at their ends, so the notes of a
-	// slice once taken never change.
-	logs map[Location][]Note
-	_    [64]byte // keeps the locks of two shards out of one cache line
+	logs   map[Location]*memoryLog
+	_      [64]byte // keeps the locks of two shards out of one cache line
+}
+
+// memoryLog is the log of a location. It only ever loses notes at its start and gains them at its end, so
+// the notes of a slice once taken never change. The encoded notes lie one after the other in memory, since
+// the processor waits for memory most of the time that a replay takes: what is left of a block is the
+// capacity of the last note. Most logs have one note only, which lies where it is.
+type memoryLog struct {
+	notes []Note
+	first [1]Note
 }
 
 // NewMemory returns an empty store that keeps notes in memory, until it is closed.
 func NewMemory() Store {
-	store := &memory{seed: maphash.MakeSeed()}
+	store := &memory{}
 	for i := range store.shards {
-		store.shards[i].logs = make(map[Location][]Note)
+		store.shards[i].logs = make(map[Location]*memoryLog)
 	}
 	return store
 }
 
 func (m *memory) shard(at Location) *memoryShard {
-	return &m.shards[maphash.Comparable(m.seed, at)%memoryShards]
+	// Fibonacci hashing: the odd number is 2^64 over the golden ratio, and spreads what is close
+	// together. (Knuth, The Art of Computer Programming, volume 3, section 6.4.)
+	const spread = 0x9e3779b97f4a7c15
+	key := uint64(uint32(at.Latitude))<<32 | uint64(uint32(at.Longitude))
+	return &m.shards[key*spread>>(64-memoryShardBits)]
 }
 
 func (m *memory) Append(_ context.Context, at Location, note Note, ticket Ticket) {
@@ -59,8 +72,29 @@ func (s *memoryShard) append(at Location, note Note, last *atomic.Uint64) (Posit
 	}
 	// The position is taken under the lock, so that positions grow along the log.
 	note.Position = Position(last.Add(1))
-	s.logs[at] = append(s.logs[at], note)
+	log := s.logs[at]
+	if log == nil {
+		log = &memoryLog{}
+		log.notes = log.first[:0]
+		s.logs[at] = log
+	}
+	log.append(note)
 	return note.Position, nil
+}
+
+func (l *memoryLog) append(note Note) {
+	if len(l.notes) == 0 {
+		note.Encoded = slices.Clip(note.Encoded)
+		l.notes = append(l.notes, note)
+		return
+	}
+	last := l.notes[len(l.notes)-1].Encoded
+	room := last[len(last):cap(last)]
+	if len(room) < len(note.Encoded) {
+		room = make([]byte, max(len(note.Encoded), min(len(l.notes)*len(note.Encoded), memoryBlock)))
+	}
+	note.Encoded = room[:copy(room, note.Encoded)]
+	l.notes = append(l.notes, note)
 }
 
 func (m *memory) Range(ctx context.Context, at Location, span Span) iter.Seq2[[]Note, error] {
@@ -70,14 +104,16 @@ func (m *memory) Range(ctx context.Context, at Location, span Span) iter.Seq2[[]
 			yield(nil, err)
 			return
 		}
-		for chunk := range slices.Chunk(span.Of(log), memoryChunk) {
+		for left := span.Of(log); len(left) > 0; {
 			if err := ctx.Err(); err != nil {
 				yield(nil, err)
 				return
 			}
+			chunk := left[:min(len(left), memoryChunk)]
 			if !yield(chunk, nil) {
 				return
 			}
+			left = left[len(chunk):]
 		}
 	}
 }
@@ -88,7 +124,10 @@ func (s *memoryShard) log(at Location) ([]Note, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
-	return s.logs[at], nil
+	if log := s.logs[at]; log != nil {
+		return log.notes, nil
+	}
+	return nil, nil
 }
 
 func (m *memory) Locations(ctx context.Context) iter.Seq2[Location, error] {
@@ -147,15 +186,21 @@ func (s *memoryShard) forget(before int64) (int, error) {
 	}
 	count := 0
 	for at, log := range s.logs {
-		old := slices.IndexFunc(log, func(note Note) bool { return note.Time >= before })
+		old := slices.IndexFunc(log.notes, func(note Note) bool { return note.Time >= before })
 		switch {
 		case old == 0:
 			continue
 		case old < 0:
-			old = len(log)
+			old = len(log.notes)
 			delete(s.logs, at)
 		default:
-			s.logs[at] = slices.Clone(log[old:]) // A slice of it would keep the old notes alive.
+			// A slice of it would keep the old notes alive.
+			left := &memoryLog{}
+			for _, note := range log.notes[old:] {
+				note.Encoded = bytes.Clone(note.Encoded)
+				left.append(note)
+			}
+			s.logs[at] = left
 		}
 		count += old
 	}

@@ -44,7 +44,8 @@ type Note struct {
 	Position Position
 	// Time is when the note came in, in nanoseconds since 1970 UTC by the server's clock.
 	Time int64
-	// Encoded is the note as the client sent it. It is never empty, and must not be changed.
+	// Encoded is the note as the client sent it. It is never empty, and must not be changed, nor
+	// appended to.
 	Encoded []byte
 }
 

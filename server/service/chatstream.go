@@ -14,9 +14,9 @@ import (
 
 type bidiStream = connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]
 
-// chatStream is a stream of Connect's as a chat needs it. Notes are sent as frames, as they were kept.
-// Where that cannot be, to JSON clients and where the service is not mounted below [wire.NewHandler],
-// they are sent one by one by Connect.
+// chatStream is a stream of Connect's as a chat needs it. Notes are received as frames and kept as they
+// came, and sent as they were kept. Where that cannot be, to JSON clients and where the service is not
+// mounted below [wire.NewHandler], they are received and sent one by one by Connect.
 type chatStream struct {
 	*bidiStream
 
@@ -33,6 +33,20 @@ func newChatStream(ctx context.Context, stream *bidiStream) *chatStream {
 		}
 	}
 	return chat
+}
+
+// Receive implements chat.Stream.
+func (s *chatStream) Receive() ([]byte, error) {
+	if s.frames != nil {
+		if encoded, ok := s.frames.Receive(); ok {
+			return encoded, nil
+		}
+	}
+	note, err := s.bidiStream.Receive()
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(note)
 }
 
 // Send implements chat.Stream.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -106,8 +107,8 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 			return errDraining
 		}
 		defer d.remove(stream)
-		if _, ok := ctx.Deadline(); ok {
-			defer stopReadingAfter(ctx)()
+		if deadline, ok := ctx.Deadline(); ok {
+			stopReadingAt(ctx, deadline.Add(afterDeadline))
 		}
 		err := next(ctx, conn)
 		cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
@@ -131,17 +132,13 @@ func stopReading(ctx context.Context) {
 	}
 }
 
-// stopReadingAfter ends the reading of a stream when ctx ends. The returned function must be called
-// before the handler returns; after it, reading is left alone.
-func stopReadingAfter(ctx context.Context) func() {
-	over := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(over)
-		stopReading(ctx)
-	})
-	return func() {
-		if !stop() {
-			<-over
-		}
+// afterDeadline is how long after its deadline the reading of a stream ends: the context has ended then,
+// and says why.
+const afterDeadline = 10 * time.Millisecond
+
+// stopReadingAt ends the reading of the stream that ctx belongs to at some time to come.
+func stopReadingAt(ctx context.Context, deadline time.Time) {
+	if stream, ok := wire.FromContext(ctx); ok {
+		_ = stream.StopReadingAt(deadline) // As in stopReading.
 	}
 }

@@ -23,6 +23,7 @@ var codes = []struct {
 }{
 	{context.Canceled, connect.CodeCanceled, false},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, false},
+	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
 	{chat.ErrForgotten, connect.CodeAborted, false},
 	// This one first: an error may say that a note was not kept, and that others may have been.
 	{notes.ErrUnknown, connect.CodeUnknown, true},

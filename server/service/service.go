@@ -5,6 +5,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -87,6 +88,18 @@ func (s *Service) SetServing(serving bool) {
 	}
 	s.health.SetStatus("", status)
 	s.health.SetStatus(routeguideconnect.RouteGuideName, status)
+}
+
+// errNotServing says that calls would be refused.
+var errNotServing = errors.New("not serving")
+
+// Ready returns nil if health says SERVING.
+func (s *Service) Ready() error {
+	status, err := s.health.Check(context.Background(), &grpchealth.CheckRequest{})
+	if err == nil && status.Status != grpchealth.StatusServing {
+		err = errNotServing
+	}
+	return err
 }
 
 // OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is

@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"net"
 	"runtime"
@@ -10,19 +8,17 @@ import (
 	"time"
 )
 
-// readBytes is how much is read from a connection at once.
-const readBytes = 32 << 10
-
 // NewListener returns a listener whose connections are read from and written to less often. With many
 // small messages, system calls are much of what a message costs on net/http's HTTP/2 server:
 //
-//   - It makes two for each frame that it reads; the connections are read with a buffer.
+//   - It makes two for each frame that it reads, and hands it to other goroutines; the connections are read
+//     with a buffer, and small frames of DATA that have come together are made one.
 //   - It writes whenever nothing is left to write. Before a write the processor is yielded once, so that
 //     what other streams are about to send comes to the next write together.
 //   - It answers each PING with a write. grpc-go's clients send one after nearly every message, to
-//     measure the connection; the answer joins the next write, if there is one within a millisecond.
+//     measure the connection; the answer joins the next write, if there is one within 5 milliseconds.
 //
-// It goes below TLS, if there is any. The answers to PINGs are then not seen, and not held.
+// A connection that is not HTTP/2 in clear is read with a buffer, and otherwise left alone.
 func NewListener(listener net.Listener) net.Listener {
 	return &calmListener{listener}
 }
@@ -36,90 +32,127 @@ func (l *calmListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &calmConn{Conn: conn, reader: bufio.NewReaderSize(conn, readBytes)}, nil
+	return newCalmConn(conn), nil
 }
 
-// pingAckSize is the size of the answer to a PING: a frame's header, and 8 bytes
+// A PING carries 8 bytes, which are sent back in its answer
 // (https://www.rfc-editor.org/rfc/rfc9113#section-6.7).
-const pingAckSize = 9 + 8
+const (
+	pingDataSize = 8
+	pingSize     = frameHeaderSize + pingDataSize
+)
 
-// pingAckHeader is the header of the answer to a PING: its length, its type, the flag ACK, and stream 0.
-var pingAckHeader = []byte{0, 0, 8, 6, 1, 0, 0, 0, 0}
-
-// holdFor is how long the answer to a PING may wait for another write to join.
-const holdFor = time.Millisecond
+// holdFor is how long the answer to a PING may wait for another write to join: longer than a busy client
+// takes between two messages, and shorter than who measures a connection would mind.
+const holdFor = 5 * time.Millisecond
 
 // joinBytes is how large a write may be for an answer to be copied to it. A system call is little of what
 // a larger one costs, and the connection keeps the memory of the copy.
 const joinBytes = 2 << 10
 
+// maxHeld is how many answers to PINGs may wait for a write that blocks. Who sends more without reading
+// is cut off.
+const maxHeld = 1000
+
+var errManyPings = errors.New("the client sends PINGs and does not read their answers")
+
 // calmConn is a connection. Read is called by one goroutine at a time, as it is by net/http.
 type calmConn struct {
 	net.Conn
 
-	reader *bufio.Reader
+	incoming *incoming
 
-	mu sync.Mutex // guards the rest, and the order of writes
-	// held is an answer to a PING that waits for another write, if holding.
-	held    [pingAckSize]byte
-	holding bool
-	joined  []byte      // where a held answer and a write come together
-	timer   *time.Timer // writes what is held
-	failed  error       // of a write by timer; the next one returns it
+	writing  sync.Mutex // guards what follows, and the order of writes
+	outgoing outgoing
+	joined   []byte // where held answers and a write come together
+	failed   error  // of a write by timer; the next one returns it
+
+	// holding guards what follows. It is taken after writing, and never while a write may block.
+	holding sync.Mutex
+	held    []byte      // answers to PINGs that wait for another write
+	timer   *time.Timer // writes them if there is none
+}
+
+func newCalmConn(conn net.Conn) *calmConn {
+	calm := &calmConn{Conn: conn}
+	calm.incoming = newIncoming(conn, calm.answer)
+	return calm
 }
 
 func (c *calmConn) Read(p []byte) (int, error) {
-	return c.reader.Read(p)
+	return c.incoming.Read(p)
 }
 
 func (c *calmConn) Write(p []byte) (int, error) {
-	isAck := len(p) == pingAckSize && bytes.Equal(p[:len(pingAckHeader)], pingAckHeader)
-	if !isAck {
-		runtime.Gosched()
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	runtime.Gosched()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if c.failed != nil {
 		return 0, c.failed
 	}
-	if isAck && !c.holding {
-		c.hold(p)
-		return len(p), nil
-	}
-	if !c.holding {
-		return c.Conn.Write(p)
-	}
-	c.holding = false
-	c.timer.Stop()
-	if len(p) > joinBytes {
-		if _, err := c.Conn.Write(c.held[:]); err != nil {
+	c.takeHeld()
+	held := len(c.joined)
+	if held > 0 && len(p) > joinBytes {
+		if _, err := c.Conn.Write(c.joined); err != nil {
 			return 0, err
 		}
+		held = 0
+	}
+	c.outgoing.follow(p)
+	if held == 0 {
 		return c.Conn.Write(p)
 	}
-	c.joined = append(append(c.joined[:0], c.held[:]...), p...)
+	c.joined = append(c.joined, p...)
 	n, err := c.Conn.Write(c.joined)
-	return max(n-pingAckSize, 0), err
+	return max(n-held, 0), err
 }
 
-// hold keeps the answer to a PING for the next write. The caller holds c.mu.
-func (c *calmConn) hold(ack []byte) {
-	copy(c.held[:], ack)
-	c.holding = true
+// takeHeld moves what is held and can be written now to c.joined, which it empties before. The caller holds
+// c.writing.
+func (c *calmConn) takeHeld() {
+	c.joined = c.joined[:0]
+	if !c.outgoing.betweenFrames() {
+		return
+	}
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	c.joined = append(c.joined, c.held...)
+	c.held = c.held[:0]
+}
+
+// answer answers a PING together with the next write. It does not block.
+func (c *calmConn) answer(data [pingDataSize]byte) error {
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	if len(c.held) >= maxHeld*pingSize {
+		return errManyPings
+	}
+	c.held = append(c.held, 0, 0, pingDataSize, typePing, flagAck, 0, 0, 0, 0)
+	c.held = append(c.held, data[:]...)
+	if len(c.held) > pingSize {
+		return nil
+	}
 	if c.timer == nil {
 		c.timer = time.AfterFunc(holdFor, c.release)
 	} else {
 		c.timer.Reset(holdFor)
 	}
+	return nil
 }
 
-// release writes what is held, since nothing else was written.
+// release writes what is held, since nothing else was written. If the rest of a frame is yet to be
+// written, that comes first.
 func (c *calmConn) release() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.holding {
-		c.holding = false
-		_, c.failed = c.Conn.Write(c.held[:])
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.takeHeld(); len(c.joined) > 0 {
+		_, c.failed = c.Conn.Write(c.joined)
+		return
+	}
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	if len(c.held) > 0 {
+		c.timer.Reset(holdFor)
 	}
 }
 
@@ -134,11 +167,10 @@ func (c *calmConn) CloseWrite() error {
 
 // Close closes the connection. What is held is not written: nobody waits for it any more.
 func (c *calmConn) Close() error {
-	// Not under the lock: closing ends a write that blocks.
 	err := c.Conn.Close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.holding = false
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	c.held = nil
 	if c.timer != nil {
 		c.timer.Stop()
 	}

@@ -3,7 +3,6 @@ package wire
 import (
 	"bytes"
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"testing"
@@ -31,7 +30,20 @@ func (r *recorded) Close() error { return nil }
 
 // ack returns the answer to a PING with some data.
 func ack(data byte) []byte {
-	return append(bytes.Clone(pingAckHeader), bytes.Repeat([]byte{data}, 8)...)
+	return append([]byte{0, 0, 8, 6, 1, 0, 0, 0, 0}, bytes.Repeat([]byte{data}, 8)...)
+}
+
+// ping lets the connection get a PING with some data.
+func ping(t *testing.T, conn *calmConn, data byte) {
+	t.Helper()
+	if err := conn.answer([pingDataSize]byte(bytes.Repeat([]byte{data}, pingDataSize))); err != nil {
+		t.Error(err)
+	}
+}
+
+// data returns a DATA frame.
+func data(payload string) []byte {
+	return append([]byte{0, byte(len(payload) >> 8), byte(len(payload)), 0, 0, 0, 0, 0, 1}, payload...)
 }
 
 func write(t *testing.T, conn net.Conn, p []byte) {
@@ -50,101 +62,103 @@ func check(t *testing.T, below *recorded, want ...string) {
 
 func TestTheAnswerToAPingJoinsTheNextWrite(t *testing.T) {
 	t.Parallel()
-	below := &recorded{}
-	conn := &calmConn{Conn: below}
-	write(t, conn, []byte("first"))
-	write(t, conn, ack(1))
-	check(t, below, "first")
-	write(t, conn, []byte("second"))
-	check(t, below, "first", string(ack(1))+"second")
-	write(t, conn, ack(2))
-	write(t, conn, ack(3))
-	check(t, below, "first", string(ack(1))+"second", string(ack(2))+string(ack(3)))
-	large := bytes.Repeat([]byte("x"), joinBytes+1)
-	write(t, conn, ack(4))
-	write(t, conn, large)
-	check(t, below, "first", string(ack(1))+"second", string(ack(2))+string(ack(3)), string(ack(4)), string(large))
+	synctest.Test(t, func(t *testing.T) {
+		below := &recorded{}
+		conn := newCalmConn(below)
+		var want []string
+		frame := string(data("frame"))
+		write(t, conn, []byte(frame))
+		want = append(want, frame)
+		ping(t, conn, 1)
+		check(t, below, want...)
+		write(t, conn, []byte(frame))
+		want = append(want, string(ack(1))+frame)
+		check(t, below, want...)
+		ping(t, conn, 2)
+		ping(t, conn, 3)
+		large := data(strings.Repeat("x", joinBytes))
+		write(t, conn, large)
+		want = append(want, string(ack(2))+string(ack(3)), string(large))
+		check(t, below, want...)
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTheAnswerToAPingIsNotWrittenWithinAFrame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		below := &recorded{}
+		conn := newCalmConn(below)
+		ping(t, conn, 1)
+		time.Sleep(2 * holdFor)
+		check(t, below) // The server's first frame must be its SETTINGS.
+		frame := string(data("frame"))
+		write(t, conn, []byte(frame[:5]))
+		time.Sleep(2 * holdFor)
+		write(t, conn, []byte(frame[5:11]))
+		time.Sleep(2 * holdFor)
+		check(t, below, frame[:5], frame[5:11])
+		write(t, conn, []byte(frame[11:]))
+		time.Sleep(2 * holdFor)
+		synctest.Wait()
+		check(t, below, frame[:5], frame[5:11], frame[11:], string(ack(1)))
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTheAnswerToAPingIsWrittenIfNothingElseIs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		below := &recorded{}
-		conn := &calmConn{Conn: below}
+		conn := newCalmConn(below)
+		frame := data("frame")
+		write(t, conn, frame)
+		want := []string{string(frame)}
 		for range 3 {
-			write(t, conn, ack(1))
+			ping(t, conn, 1)
 			time.Sleep(2 * holdFor)
 			synctest.Wait()
+			want = append(want, string(ack(1)))
 		}
-		check(t, below, string(ack(1)), string(ack(1)), string(ack(1)))
-		write(t, conn, ack(2))
+		check(t, below, want...)
+		ping(t, conn, 2)
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(2 * holdFor)
-		check(t, below, string(ack(1)), string(ack(1)), string(ack(1)))
+		check(t, below, want...)
 	})
 }
 
 func TestAFailedAnswerFailsTheNextWrite(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		below := &recorded{err: errors.New("broken")}
-		conn := &calmConn{Conn: below}
-		write(t, conn, ack(1))
+		below := &recorded{}
+		conn := newCalmConn(below)
+		write(t, conn, data("frame"))
+		below.err = errors.New("broken")
+		ping(t, conn, 1)
 		time.Sleep(2 * holdFor)
-		if _, err := conn.Write([]byte("x")); !errors.Is(err, below.err) {
+		if _, err := conn.Write(data("frame")); !errors.Is(err, below.err) {
 			t.Errorf("got %v, want %v", err, below.err)
 		}
 	})
 }
 
-func TestTheWritingSideCanBeClosedAlone(t *testing.T) {
+func TestAFloodOfPingsThatNobodyReadsTheAnswersOfIsCutOff(t *testing.T) {
 	t.Parallel()
-	inner, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	conn := newCalmConn(&recorded{})
+	for range maxHeld {
+		ping(t, conn, 1)
 	}
-	listener := NewListener(inner)
-	defer listener.Close()
-	client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", inner.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	if err := conn.answer([pingDataSize]byte{}); !errors.Is(err, errManyPings) {
+		t.Errorf("got %v, want %v", err, errManyPings)
 	}
-	defer client.Close()
-	conn, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	half, ok := conn.(interface{ CloseWrite() error })
-	if !ok {
-		t.Fatal("net/http will not find CloseWrite")
-	}
-	write(t, conn, []byte("the end"))
-	if err := half.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(client); err != nil || string(got) != "the end" {
-		t.Errorf("the client gets %q, %v", got, err)
-	}
-	write(t, client, []byte("still heard"))
-	heard := make([]byte, len("still heard"))
-	if _, err := io.ReadFull(conn, heard); err != nil || string(heard) != "still heard" {
-		t.Errorf("the server gets %q, %v", heard, err)
-	}
-}
-
-func TestWhatOnlyLooksLikeAnAnswerIsNotHeld(t *testing.T) {
-	t.Parallel()
-	below := &recorded{}
-	conn := &calmConn{Conn: below}
-	ping := ack(1)
-	ping[4] = 0 // Without the flag ACK, it is a PING of the server's own.
-	for _, p := range [][]byte{ping, ack(1)[:16], append(ack(1), 0)} {
-		write(t, conn, p)
-	}
-	if len(below.writes) != 3 {
-		t.Errorf("%d of 3 writes were made at once", len(below.writes))
+	if err := conn.Close(); err != nil {
+		t.Error(err)
 	}
 }

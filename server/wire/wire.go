@@ -19,6 +19,7 @@ type streamKey struct{}
 type Stream struct {
 	response   http.ResponseWriter
 	controller *http.ResponseController
+	body       *body
 	binary     bool
 }
 
@@ -29,9 +30,12 @@ func NewHandler(next http.Handler) http.Handler {
 		stream := &Stream{
 			response:   response,
 			controller: http.NewResponseController(response),
+			body:       newBody(request.Body),
 			binary:     isBinary(request.Header.Get("Content-Type")),
 		}
-		next.ServeHTTP(response, request.WithContext(context.WithValue(request.Context(), streamKey{}, stream)))
+		request = request.WithContext(context.WithValue(request.Context(), streamKey{}, stream))
+		request.Body = stream.body
+		next.ServeHTTP(response, request)
 	})
 }
 
@@ -60,5 +64,10 @@ func isBinary(contentType string) bool {
 // time, the connection cannot be used again. It may be called concurrently with all else, but not once
 // the HTTP handler has returned.
 func (s *Stream) StopReading() error {
-	return s.controller.SetReadDeadline(time.Unix(1, 0))
+	return s.StopReadingAt(time.Unix(1, 0))
+}
+
+// StopReadingAt is [Stream.StopReading] at some time to come. Of several calls, the last one counts.
+func (s *Stream) StopReadingAt(deadline time.Time) error {
+	return s.controller.SetReadDeadline(deadline)
 }

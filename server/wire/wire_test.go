@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -275,4 +276,56 @@ func BenchmarkFrames(b *testing.B) {
 			}
 		}
 	})).ServeHTTP(discard{httptest.NewRecorder()}, request)
+}
+
+// prefixed returns a message as it comes in a stream.
+func prefixed(flags byte, message string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message)))) + message
+}
+
+func TestWhatIsNotForFramesIsLeftForConnect(t *testing.T) {
+	t.Parallel()
+	var plain []string
+	for _, size := range []int{1, 0, 100, 123, 124, 1000, 4000, 1, 2} {
+		plain = append(plain, strings.Repeat("m", size))
+	}
+	for name, rest := range map[string]string{
+		"the end":               "",
+		"half a prefix":         "\x00\x00",
+		"half a message":        prefixed(0, "message")[:8],
+		"a compressed message":  prefixed(1, "message") + prefixed(0, "more"),
+		"the end of a protocol": prefixed(2, "{}"),
+		"a long message":        prefixed(0, strings.Repeat("m", 100_000)) + prefixed(0, "more"),
+	} {
+		var got []string
+		var left []byte
+		url, client, _ := serve(t, func(_ http.ResponseWriter, request *http.Request) {
+			frames := frames(t, request.Context())
+			for {
+				message, ok := frames.Receive()
+				if !ok {
+					break
+				}
+				got = append(got, string(message))
+			}
+			var err error
+			if left, err = io.ReadAll(request.Body); err != nil {
+				t.Error(err)
+			}
+		})
+		var sent strings.Builder
+		for _, message := range plain {
+			sent.WriteString(prefixed(0, message))
+		}
+		sent.WriteString(rest)
+		if _, err := io.ReadAll(post(t, client, url, "application/grpc", strings.NewReader(sent.String())).Body); err != nil {
+			t.Error(err)
+		}
+		if !slices.Equal(got, plain) {
+			t.Errorf("%s: received %d messages, want the %d that were sent", name, len(got), len(plain))
+		}
+		if string(left) != rest {
+			t.Errorf("%s: %d bytes are left for Connect, want %d", name, len(left), len(rest))
+		}
+	}
 }

@@ -22,8 +22,9 @@ func main() {
 	rounds := flag.Int("rounds", 7, "rounds of each server and mode")
 	length := flag.Duration("round", 2*time.Second, "length of a round")
 	only := flag.String("only", "", "measure the modes whose names contain this")
+	profiles := flag.String("profiles", "", "measure nothing, and write a CPU profile of our server in each mode to this folder")
 	flag.Parse()
-	if err := run(*rounds, *length, *only); err != nil {
+	if err := run(*rounds, *length, *only, *profiles); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -35,10 +36,12 @@ type contestant struct {
 	program string
 	args    []string
 	modes   func(mode) bool // that it can be measured in
-	stock   bool            // it is grpc-go's, and takes no port 0
+	env     []string
+	stock   bool // it is grpc-go's, and takes no port 0
+	ours    bool
 }
 
-func run(rounds int, length time.Duration, only string) error {
+func run(rounds int, length time.Duration, only, profiles string) error {
 	folder, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
@@ -47,19 +50,26 @@ func run(rounds int, length time.Duration, only string) error {
 	all := func(mode) bool { return true }
 	contestants := []*contestant{
 		{name: "grpc-go", stock: true, modes: all},
-		{name: "ours, memory", args: []string{"--notes", "memory:", "--listen", "127.0.0.1:0"}, modes: all},
-		{name: "ours, pebble", args: []string{"--notes", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"}, modes: func(m mode) bool { return m.durable }},
+		{name: "ours, memory", ours: true, args: []string{"--notes", "memory:", "--listen", "127.0.0.1:0"}, modes: all},
+		{name: "ours, pebble", ours: true, args: []string{"--notes", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"}, modes: func(m mode) bool { return m.durable }},
+		{name: "ours, GOGC=400", env: []string{"GOGC=400"}, args: []string{"--notes", "memory:", "--listen", "127.0.0.1:0"}, modes: all},
 		{name: "bare net/http echo", modes: func(m mode) bool { return m.echo }},
+		{name: "net/http echo on wire", args: []string{"-wire"}, modes: func(m mode) bool { return m.echo }},
 	}
 	for i, build := range []struct{ dir, pkg string }{
 		{".", "google.golang.org/grpc/examples/route_guide/server"},
 		{"../..", "example.com/routeguide/server"},
 		{"../..", "example.com/routeguide/server"},
+		{"../..", "example.com/routeguide/server"},
+		{".", "example.com/routeguide/internal/interop/floor"},
 		{".", "example.com/routeguide/internal/interop/floor"},
 	} {
 		if contestants[i].program, err = process.Build(build.dir, build.pkg, folder); err != nil {
 			return err
 		}
+	}
+	if profiles != "" {
+		return profile(contestants, profiles, length, only)
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "%d rounds of %v in turn; load: grpc-go's client on the same machine; ratios against grpc-go's server: median (min, max)\n", rounds, length)
@@ -119,7 +129,7 @@ func (c *contestant) start() (server *process.Process, address string, err error
 		}
 		args, address = []string{"-port", port}, "localhost:"+port
 	}
-	if server, err = process.Start(c.program, args...); err != nil {
+	if server, err = process.StartWith(c.env, c.program, args...); err != nil {
 		return nil, "", err
 	}
 	if !c.stock {

@@ -3,20 +3,25 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+
+	"example.com/routeguide/server/wire"
 )
 
 func main() {
-	if err := run(); err != nil {
+	calm := flag.Bool("wire", false, "read and write connections by the listener of server/wire")
+	flag.Parse()
+	if err := run(*calm); err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(calm bool) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -25,6 +30,9 @@ func run() error {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: http.HandlerFunc(echo), Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
+	if calm {
+		listener = wire.NewListener(listener)
+	}
 	return server.Serve(listener)
 }
 

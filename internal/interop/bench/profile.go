@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"example.com/routeguide/internal/process"
+)
+
+// profile writes a CPU profile of each of our servers in each mode to a folder.
+func profile(contestants []*contestant, folder string, length time.Duration, only string) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for number, mode := range modes {
+		for _, contestant := range contestants {
+			if !contestant.ours || !contestant.modes(mode) || !strings.Contains(mode.name, only) {
+				continue
+			}
+			file := filepath.Join(folder, fmt.Sprintf("%d-%s.pprof", number, strings.TrimPrefix(contestant.name, "ours, ")))
+			if err := contestant.profile(mode, length, file); err != nil {
+				return fmt.Errorf("%s, %s: %w", mode.name, contestant.name, err)
+			}
+			fmt.Printf("%s: %s, %s\n", file, contestant.name, mode.name)
+		}
+	}
+	return nil
+}
+
+func (c *contestant) profile(mode mode, length time.Duration, file string) error {
+	server, err := process.Start(c.program, append(c.args, "--admin", "127.0.0.1:0")...)
+	if err != nil {
+		return err
+	}
+	defer server.Kill()
+	admin, err := server.Await(`admin=(\S+)`)
+	if err != nil {
+		return err
+	}
+	listen, err := server.Await(`listen=(\S+)`)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
+	defer cancel()
+	load, err := newLoad(ctx, listen[1], mode)
+	if err != nil {
+		return err
+	}
+	defer load.close()
+	if err := load.warm(ctx); err != nil {
+		return err
+	}
+	loaded := make(chan error, 1)
+	go func() {
+		_, err := load.run(ctx, length+time.Second)
+		loaded <- err
+	}()
+	err = download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%.0f", admin[1], length.Seconds()), file)
+	return errors.Join(err, <-loaded)
+}
+
+// download writes what is at url to a file.
+func download(ctx context.Context, url, file string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %s", url, response.Status, body)
+	}
+	return os.WriteFile(file, body, 0o644)
+}

@@ -1,0 +1,72 @@
+package validate
+
+import (
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The numbers of the fields, by proto/routeguide/route_guide.proto.
+const (
+	noteLocation   protowire.Number = 1
+	noteMessage    protowire.Number = 2
+	pointLatitude  protowire.Number = 1
+	pointLongitude protowire.Number = 2
+)
+
+// EncodedNote looks at a note without decoding it. If it keeps every rule of [Note], and has each field at
+// most once, in their order, and no others, EncodedNote returns its location in E7 degrees. Otherwise its
+// last result is false, which says nothing of the note: it has to be decoded.
+func EncodedNote(encoded []byte) (latitude, longitude int32, ok bool) {
+	location, rest, ok := encodedBytes(noteLocation, encoded)
+	if !ok {
+		return 0, 0, false
+	}
+	if len(rest) > 0 {
+		message, more, ok := encodedBytes(noteMessage, rest)
+		if !ok || len(more) > 0 || !utf8.Valid(message) {
+			return 0, 0, false
+		}
+	}
+	latitude, location = encodedInt32(pointLatitude, location)
+	longitude, location = encodedInt32(pointLongitude, location)
+	ok = len(location) == 0 &&
+		latitude >= -MaxLatitude && latitude <= MaxLatitude &&
+		longitude >= -MaxLongitude && longitude <= MaxLongitude
+	return latitude, longitude, ok
+}
+
+// encodedBytes returns the value of a field of bytes that comes first, and what follows it.
+func encodedBytes(number protowire.Number, encoded []byte) (value, rest []byte, ok bool) {
+	rest, ok = encodedTag(number, protowire.BytesType, encoded)
+	if !ok {
+		return nil, nil, false
+	}
+	value, n := protowire.ConsumeBytes(rest)
+	if n < 0 {
+		return nil, nil, false
+	}
+	return value, rest[n:], true
+}
+
+// encodedInt32 returns the value of a field that comes first, and what follows it; or 0 and all, if
+// something else comes first.
+func encodedInt32(number protowire.Number, encoded []byte) (int32, []byte) {
+	rest, ok := encodedTag(number, protowire.VarintType, encoded)
+	if !ok {
+		return 0, encoded
+	}
+	value, n := protowire.ConsumeVarint(rest)
+	if n < 0 {
+		return 0, encoded
+	}
+	return int32(value), rest[n:] // That is how Protobuf decodes it, too.
+}
+
+// encodedTag returns what follows a tag that comes first.
+func encodedTag(number protowire.Number, kind protowire.Type, encoded []byte) ([]byte, bool) {
+	if len(encoded) == 0 || encoded[0] != byte(protowire.EncodeTag(number, kind)) {
+		return nil, false
+	}
+	return encoded[1:], true
+}
