@@ -12,14 +12,17 @@ import (
 	"example.com/routeguide/internal/command"
 )
 
-const description = `Play the four calls of the gRPC tutorials to a RouteGuide server, and print what comes, one line a message.
+const description = `Talk to a RouteGuide server.
 
-All protocols run over HTTP/2, so RouteChat works with each. A stock gRPC server takes --protocol grpc only.`
+Without a command, or with "play": make the four calls of the gRPC tutorials, and print what comes, one line a message. All protocols run over HTTP/2, so RouteChat works with each. A stock gRPC server takes --protocol grpc only.
+
+With "load": measure how fast a server answers. See "client load --help".
+
+Exit codes: 0 if all went well, 1 on an error, 2 if the flags make no sense.`
 
 type flags struct {
-	Addr     string `default:"http://localhost:50051" placeholder:"URL" help:"Call the server there (${default}). An https:// URL is called with TLS."`
-	Protocol string `default:"connect" enum:"connect,grpc,grpcweb" placeholder:"connect|grpc|grpcweb" help:"Speak this protocol (${default})."`
-	Codec    string `default:"proto" enum:"proto,json" placeholder:"proto|json" help:"Encode messages this way (${default})."`
+	Play playFlags `cmd:"" default:"withargs" help:"Make the four calls of the tutorials (the default)."`
+	Load loadFlags `cmd:"" help:"Put load on a server, and say how fast it answers."`
 }
 
 func main() {
@@ -28,10 +31,24 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var flags flags
-	if _, err := command.Parse(&flags, "client", description, nil, args, stdout, stderr); err != nil {
+	parsed, err := command.Parse(&flags, "client", description, nil, args, stdout, stderr)
+	if err != nil {
 		return err
 	}
-	client, err := routechat.New(flags.Addr, flags.options()...)
+	if parsed.Command() == "load" {
+		return flags.Load.run(ctx, stdout, stderr)
+	}
+	return flags.Play.run(ctx, stdout)
+}
+
+type playFlags struct {
+	Addr     string `default:"http://localhost:50051" placeholder:"URL" help:"Call the server there (${default}). An https:// URL is called with TLS."`
+	Protocol string `default:"connect" enum:"connect,grpc,grpcweb" placeholder:"connect|grpc|grpcweb" help:"Speak this protocol (${default})."`
+	Codec    string `default:"proto" enum:"proto,json" placeholder:"proto|json" help:"Encode messages this way (${default})."`
+}
+
+func (f *playFlags) run(ctx context.Context, stdout io.Writer) error {
+	client, err := routechat.New(f.Addr, f.options()...)
 	if err != nil {
 		return command.Usagef("--addr: %w", err)
 	}
@@ -39,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return play(ctx, client, stdout)
 }
 
-func (f *flags) options() []connect.ClientOption {
+func (f *playFlags) options() []connect.ClientOption {
 	var options []connect.ClientOption
 	switch f.Protocol {
 	case "grpc":

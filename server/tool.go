@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/term"
-
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/server/notes"
 	"example.com/routeguide/server/notes/notefile"
@@ -94,13 +92,14 @@ func exportNotes(ctx context.Context, where, to string, stdout, stderr io.Writer
 		defer os.Remove(partial.Name()) // It is renamed by then if all went well.
 		out = partial
 	}
-	progress := newProgress(stderr, "exported")
+	progress := command.NewProgress(stderr)
+	show := func(notes int) { progress.Showf("exported %d notes", notes) }
 	if store == nil {
-		err = notefile.ExportFrom(ctx, socket, &lineCounter{to: out, show: progress.show})
+		err = notefile.ExportFrom(ctx, socket, &lineCounter{to: out, show: show})
 	} else {
-		_, err = notefile.Export(ctx, store, out, progress.show)
+		_, err = notefile.Export(ctx, store, out, show)
 	}
-	progress.end()
+	progress.End()
 	err = errors.Join(err, closeStore(store))
 	if partial != nil {
 		err = errors.Join(err, partial.Sync(), partial.Close())
@@ -128,9 +127,10 @@ func importNotes(ctx context.Context, where, from string, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	progress := newProgress(stderr, "read")
-	added, there, err := notefile.Import(ctx, store, in, progress.show)
-	progress.end()
+	progress := command.NewProgress(stderr)
+	show := func(notes int) { progress.Showf("read %d notes", notes) }
+	added, there, err := notefile.Import(ctx, store, in, show)
+	progress.End()
 	fmt.Fprintf(stdout, "added %d notes; %d were there already\n", added, there)
 	return errors.Join(err, store.Close())
 }
@@ -140,14 +140,15 @@ func countNotes(ctx context.Context, where string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	progress := newProgress(stderr, "counted")
+	progress := command.NewProgress(stderr)
+	show := func(notes int) { progress.Showf("counted %d notes", notes) }
 	var stats notefile.Stats
 	if store == nil {
 		stats, err = notefile.CountFrom(ctx, socket)
 	} else {
-		stats, err = notefile.Count(ctx, store, progress.show)
+		stats, err = notefile.Count(ctx, store, show)
 	}
-	progress.end()
+	progress.End()
 	if err := errors.Join(err, closeStore(store)); err != nil {
 		return err
 	}
@@ -181,34 +182,4 @@ func closeStore(store notes.Store) error {
 		return nil
 	}
 	return store.Close()
-}
-
-// progress shows on a terminal how far a command is.
-type progress struct {
-	out   io.Writer // nil if it is no terminal
-	verb  string
-	shown time.Time
-}
-
-// progressEvery is how often a terminal is written to.
-const progressEvery = 200 * time.Millisecond
-
-func newProgress(stderr io.Writer, verb string) *progress {
-	if file, ok := stderr.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return &progress{out: stderr, verb: verb}
-	}
-	return &progress{}
-}
-
-func (p *progress) show(notes int) {
-	if now := time.Now(); p.out != nil && now.Sub(p.shown) >= progressEvery {
-		p.shown = now
-		fmt.Fprintf(p.out, "\r%s %d notes", p.verb, notes)
-	}
-}
-
-func (p *progress) end() {
-	if !p.shown.IsZero() {
-		fmt.Fprint(p.out, "\r\033[K")
-	}
 }

@@ -68,3 +68,15 @@ func TestOurClientAgainstStockServer(t *testing.T) {
 	}
 	checkChat(t, printed)
 }
+
+func TestOurLoadOnTheStockServer(t *testing.T) {
+	t.Parallel()
+	address := startStock(t)
+	for _, mode := range []string{"one-at-a-time", "written-ahead", "replay", "idle"} {
+		printed := run(t, ourClient, "load", "--target", address, "--mode", mode,
+			"--ahead", "50", "--history", "20", "--notes", "500", "--duration", "300ms", "--json")
+		if !strings.Contains(printed, `"errors": 0`) || strings.Contains(printed, `"replies": 0`) {
+			t.Errorf("%s: %s", mode, printed)
+		}
+	}
+}

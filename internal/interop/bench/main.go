@@ -19,88 +19,154 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 7, "rounds of each server and mode")
-	length := flag.Duration("round", 2*time.Second, "length of a round")
-	only := flag.String("only", "", "measure the modes whose names contain this")
-	profiles := flag.String("profiles", "", "measure nothing, and write a CPU profile of our server in each mode to this folder")
+	var options options
+	flag.IntVar(&options.rounds, "rounds", 15, "rounds of each server and mode")
+	flag.DurationVar(&options.length, "round", 500*time.Millisecond, "length of a round")
+	flag.StringVar(&options.only, "only", "", "measure the modes whose names contain this")
+	flag.BoolVar(&options.variants, "variants", false, "measure our server against itself, built with a profile, and with other settings of the garbage collector")
+	flag.StringVar(&options.profiles, "profiles", "", "measure nothing, and write a CPU profile of our server in each mode to this folder")
 	flag.Parse()
-	if err := run(*rounds, *length, *only, *profiles); err != nil {
+	if err := run(&options); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
+type options struct {
+	rounds   int
+	length   time.Duration
+	only     string
+	variants bool
+	profiles string
+}
+
 // contestant is a server that is measured.
 type contestant struct {
 	name    string
-	program string
+	dir     string // of the module that it is built in
+	pkg     string
+	flags   []string // of go build
 	args    []string
-	modes   func(mode) bool // that it can be measured in
 	env     []string
-	stock   bool // it is grpc-go's, and takes no port 0
+	modes   func(mode) bool // that it is measured in
+	stock   bool            // it is grpc-go's, and takes no port 0
 	ours    bool
+	program string
 }
 
-func run(rounds int, length time.Duration, only, profiles string) error {
+const (
+	stockServer = "google.golang.org/grpc/examples/route_guide/server"
+	ourServer   = "example.com/routeguide/server"
+	floor       = "example.com/routeguide/internal/interop/floor"
+)
+
+func allModes(mode) bool { return true }
+
+// field returns the servers that are measured. The first one is the reference.
+func field(folder string) []*contestant {
+	echo := func(m mode) bool { return m.echo }
+	return []*contestant{
+		{name: "grpc-go", dir: ".", pkg: stockServer, stock: true, modes: allModes},
+		{name: "ours, memory", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true},
+		{
+			name: "ours, pebble", dir: "../..", pkg: ourServer, ours: true,
+			args:  []string{"--notes", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"},
+			modes: func(m mode) bool { return m.durable },
+		},
+		{name: "bare net/http echo", dir: ".", pkg: floor, modes: echo},
+		{name: "net/http echo on wire", dir: ".", pkg: floor, args: []string{"-wire"}, modes: echo},
+	}
+}
+
+func memory() []string { return []string{"--notes", "memory:", "--listen", "127.0.0.1:0"} }
+
+// variants returns our server as it is built and run, and otherwise.
+func variants(folder string) ([]*contestant, error) {
+	plain := &contestant{name: "as it is", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true}
+	if err := build([]*contestant{plain}, folder); err != nil {
+		return nil, err
+	}
+	merged := filepath.Join(folder, "merged.pprof")
+	if err := mergedProfile([]*contestant{plain}, folder, merged); err != nil {
+		return nil, err
+	}
+	return []*contestant{
+		plain,
+		{name: "built with a profile", dir: "../..", pkg: ourServer, flags: []string{"-pgo=" + merged}, args: memory(), modes: allModes},
+		{name: "GOGC=200", dir: "../..", pkg: ourServer, env: []string{"GOGC=200"}, args: memory(), modes: allModes},
+		{name: "GOGC=400", dir: "../..", pkg: ourServer, env: []string{"GOGC=400"}, args: memory(), modes: allModes},
+	}, nil
+}
+
+func build(contestants []*contestant, folder string) error {
+	for _, contestant := range contestants {
+		program, err := process.Build(contestant.dir, contestant.pkg, folder, contestant.flags...)
+		if err != nil {
+			return err
+		}
+		contestant.program = program
+	}
+	return nil
+}
+
+func run(options *options) error {
 	folder, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	all := func(mode) bool { return true }
-	contestants := []*contestant{
-		{name: "grpc-go", stock: true, modes: all},
-		{name: "ours, memory", ours: true, args: []string{"--notes", "memory:", "--listen", "127.0.0.1:0"}, modes: all},
-		{name: "ours, pebble", ours: true, args: []string{"--notes", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"}, modes: func(m mode) bool { return m.durable }},
-		{name: "ours, GOGC=400", env: []string{"GOGC=400"}, args: []string{"--notes", "memory:", "--listen", "127.0.0.1:0"}, modes: all},
-		{name: "bare net/http echo", modes: func(m mode) bool { return m.echo }},
-		{name: "net/http echo on wire", args: []string{"-wire"}, modes: func(m mode) bool { return m.echo }},
-	}
-	for i, build := range []struct{ dir, pkg string }{
-		{".", "google.golang.org/grpc/examples/route_guide/server"},
-		{"../..", "example.com/routeguide/server"},
-		{"../..", "example.com/routeguide/server"},
-		{"../..", "example.com/routeguide/server"},
-		{".", "example.com/routeguide/internal/interop/floor"},
-		{".", "example.com/routeguide/internal/interop/floor"},
-	} {
-		if contestants[i].program, err = process.Build(build.dir, build.pkg, folder); err != nil {
+	contestants := field(folder)
+	if options.variants {
+		if contestants, err = variants(folder); err != nil {
 			return err
 		}
 	}
-	if profiles != "" {
-		return profile(contestants, profiles, length, only)
+	if err := build(contestants, folder); err != nil {
+		return err
 	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "%d rounds of %v in turn; load: grpc-go's client on the same machine; ratios against grpc-go's server: median (min, max)\n", rounds, length)
-	fmt.Fprintln(table, "mode\tserver\tnotes/s\tratio\tserver CPU, us per note\tratio")
-	for _, mode := range modes {
-		if !strings.Contains(mode.name, only) {
-			continue
-		}
-		if err := takeTurns(table, mode, contestants, rounds, length); err != nil {
+	if options.profiles != "" {
+		return profile(contestants, options.profiles, 10*options.length, options.only)
+	}
+	if err := throughput(contestants, options); err != nil {
+		return err
+	}
+	if options.variants {
+		return nil
+	}
+	if strings.Contains(latencyName, options.only) {
+		if err := latency(contestants, options); err != nil {
 			return err
 		}
-		if err := table.Flush(); err != nil {
-			return err
-		}
 	}
-	if name := "silent chats"; strings.Contains(name, only) {
+	if strings.Contains(silentName, options.only) {
 		return silent(contestants)
 	}
 	return nil
 }
 
+// throughput prints how many notes come back in each mode, and what they cost the server.
+func throughput(contestants []*contestant, options *options) error {
+	for _, mode := range modes {
+		if !strings.Contains(mode.name, options.only) {
+			continue
+		}
+		if err := takeTurns(mode, contestants, options); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // takeTurns lets the servers take turns in a mode.
-func takeTurns(table *tabwriter.Writer, mode mode, contestants []*contestant, rounds int, length time.Duration) error {
+func takeTurns(mode mode, contestants []*contestant, options *options) error {
 	rates := make(map[*contestant][]float64)
 	costs := make(map[*contestant][]float64)
-	for range rounds {
+	for range options.rounds {
 		for _, contestant := range contestants {
 			if !contestant.modes(mode) {
 				continue
 			}
-			rate, cost, err := contestant.round(mode, length)
+			rate, cost, err := contestant.round(mode, options.length)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", mode.name, contestant.name, err)
 			}
@@ -108,15 +174,18 @@ func takeTurns(table *tabwriter.Writer, mode mode, contestants []*contestant, ro
 			costs[contestant] = append(costs[contestant], cost)
 		}
 	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "%s; %d rounds of %v in turn, with grpc-go's client; ratios against the first server: median (min, max)\n", mode.name, options.rounds, options.length)
+	fmt.Fprintln(table, "server\tnotes/s\tratio\tserver CPU, us per note\tratio")
 	reference := contestants[0]
 	for _, contestant := range contestants {
 		if len(rates[contestant]) > 0 {
-			fmt.Fprintf(table, "%s\t%s\t%.0f\t%s\t%.2f\t%s\n", mode.name, contestant.name,
+			fmt.Fprintf(table, "%s\t%.0f\t%s\t%.2f\t%s\n", contestant.name,
 				measure.Median(rates[contestant]), measure.Ratios(rates[contestant], rates[reference]),
 				measure.Median(costs[contestant]), measure.Ratios(costs[contestant], costs[reference]))
 		}
 	}
-	return nil
+	return table.Flush()
 }
 
 // start runs the server and waits until it listens.
@@ -155,7 +224,7 @@ func (c *contestant) round(mode mode, length time.Duration) (rate, cost float64,
 	defer server.Kill()
 	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
 	defer cancel()
-	load, err := newLoad(ctx, address, mode)
+	load, err := newClients(ctx, address, mode)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -34,6 +36,25 @@ func profile(contestants []*contestant, folder string, length time.Duration, onl
 	return nil
 }
 
+// mergedProfile writes one CPU profile of our servers in all modes to a file.
+func mergedProfile(contestants []*contestant, folder, file string) error {
+	profiles := filepath.Join(folder, "profiles")
+	if err := profile(contestants, profiles, 5*time.Second, ""); err != nil {
+		return err
+	}
+	each, err := filepath.Glob(filepath.Join(profiles, "*.pprof"))
+	if err != nil {
+		return err
+	}
+	var merged, problem bytes.Buffer
+	command := exec.Command("go", append([]string{"tool", "pprof", "-proto"}, each...)...)
+	command.Stdout, command.Stderr = &merged, &problem
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("merge profiles: %w\n%s", err, problem.Bytes())
+	}
+	return os.WriteFile(file, merged.Bytes(), 0o644)
+}
+
 func (c *contestant) profile(mode mode, length time.Duration, file string) error {
 	server, err := process.Start(c.program, append(c.args, "--admin", "127.0.0.1:0")...)
 	if err != nil {
@@ -50,7 +71,7 @@ func (c *contestant) profile(mode mode, length time.Duration, file string) error
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
 	defer cancel()
-	load, err := newLoad(ctx, listen[1], mode)
+	load, err := newClients(ctx, listen[1], mode)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	silentName        = "silent chats"
 	silentChats       = 10_000
 	silentConnections = 100
 )
@@ -48,7 +49,7 @@ func (c *contestant) silent() (bytes float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	load, err := newLoad(ctx, address, mode{chats: silentChats, connections: silentConnections, ahead: 1})
+	load, err := newClients(ctx, address, mode{chats: silentChats, connections: silentConnections, ahead: 1})
 	if err != nil {
 		return 0, err
 	}

@@ -37,8 +37,8 @@ const placesOfChat = 2
 // text makes a note 45 bytes long.
 var text = strings.Repeat("n", 29)
 
-// load is clients with open chats.
-type load struct {
+// clients are grpc-go's, with open chats.
+type clients struct {
 	mode        mode
 	connections []*grpc.ClientConn
 	chats       []pb.RouteGuide_RouteChatClient
@@ -46,39 +46,39 @@ type load struct {
 	lengths     [][placesOfChat]int // of the histories, by chat
 }
 
-func newLoad(ctx context.Context, address string, mode mode) (*load, error) {
-	load := &load{mode: mode}
+func newClients(ctx context.Context, address string, mode mode) (*clients, error) {
+	clients := &clients{mode: mode}
 	for range mode.connections {
 		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, err
 		}
-		load.connections = append(load.connections, connection)
+		clients.connections = append(clients.connections, connection)
 	}
 	for i := range mode.chats {
-		chat, err := pb.NewRouteGuideClient(load.connections[i%mode.connections]).RouteChat(ctx)
+		chat, err := pb.NewRouteGuideClient(clients.connections[i%mode.connections]).RouteChat(ctx)
 		if err != nil {
 			return nil, err
 		}
-		load.chats = append(load.chats, chat)
+		clients.chats = append(clients.chats, chat)
 	}
-	return load, nil
+	return clients, nil
 }
 
-func (l *load) close() {
+func (l *clients) close() {
 	for _, connection := range l.connections {
 		_ = connection.Close()
 	}
 }
 
 // newNote returns a note at a new location.
-func (l *load) newNote() *pb.RouteNote {
+func (l *clients) newNote() *pb.RouteNote {
 	place := l.next.Add(1)
 	return &pb.RouteNote{Location: &pb.Point{Latitude: 100_000_000 + place%700_000_000, Longitude: 1_000_000_000}, Message: text}
 }
 
 // warm lets every chat say something, and makes its histories.
-func (l *load) warm(ctx context.Context) error {
+func (l *clients) warm(ctx context.Context) error {
 	if l.mode.history == 0 {
 		_, err := l.run(ctx, 200*time.Millisecond)
 		return err
@@ -101,7 +101,7 @@ func (l *load) warm(ctx context.Context) error {
 }
 
 // replay adds a note to a history of a chat, and reads all of it.
-func (l *load) replay(chat int) (received int64, err error) {
+func (l *clients) replay(chat int) (received int64, err error) {
 	lengths := &l.lengths[chat]
 	place := 0
 	for i := range lengths {
@@ -124,7 +124,7 @@ func (l *load) replay(chat int) (received int64, err error) {
 }
 
 // run chats for a while and returns how many notes came back.
-func (l *load) run(ctx context.Context, length time.Duration) (received int64, err error) {
+func (l *clients) run(ctx context.Context, length time.Duration) (received int64, err error) {
 	deadline := time.Now().Add(length)
 	var total atomic.Int64
 	errs := make([]error, len(l.chats))
@@ -141,7 +141,7 @@ func (l *load) run(ctx context.Context, length time.Duration) (received int64, e
 }
 
 // chat holds one chat until the deadline, and reads until each note has its reply.
-func (l *load) chat(ctx context.Context, i int, deadline time.Time) (received int64, err error) {
+func (l *clients) chat(ctx context.Context, i int, deadline time.Time) (received int64, err error) {
 	if l.mode.ahead > 1 {
 		return l.writeAhead(ctx, l.chats[i], deadline)
 	}
@@ -166,7 +166,7 @@ func (l *load) chat(ctx context.Context, i int, deadline time.Time) (received in
 }
 
 // writeAhead writes as many notes ahead as the mode has.
-func (l *load) writeAhead(ctx context.Context, chat pb.RouteGuide_RouteChatClient, deadline time.Time) (received int64, err error) {
+func (l *clients) writeAhead(ctx context.Context, chat pb.RouteGuide_RouteChatClient, deadline time.Time) (received int64, err error) {
 	waiting := make(chan struct{}, l.mode.ahead)
 	sent := make(chan error, 1)
 	go func() {
