@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/binary"
 	"net/http"
 	"sync"
 )
@@ -53,9 +52,9 @@ func (f *Frames) Write(message []byte) error {
 			return err
 		}
 	}
-	*f.buffer = append(*f.buffer, 0)
-	*f.buffer = binary.BigEndian.AppendUint32(*f.buffer, uint32(len(message)))
-	*f.buffer = append(*f.buffer, message...)
+	length := uint32(len(message))
+	prefix := [prefixSize]byte{1: byte(length >> 24), 2: byte(length >> 16), 3: byte(length >> 8), 4: byte(length)}
+	*f.buffer = append(append(*f.buffer, prefix[:]...), message...)
 	return nil
 }
 
