@@ -8,7 +8,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/internal/command"
 )
 
@@ -45,10 +44,16 @@ type playFlags struct {
 	Addr     string `default:"http://localhost:50051" placeholder:"URL" help:"Call the server there (${default}). An https:// URL is called with TLS."`
 	Protocol string `default:"connect" enum:"connect,grpc,grpcweb" placeholder:"connect|grpc|grpcweb" help:"Speak this protocol (${default})."`
 	Codec    string `default:"proto" enum:"proto,json" placeholder:"proto|json" help:"Encode messages this way (${default})."`
+
+	accessFlags `embed:""`
 }
 
 func (f *playFlags) run(ctx context.Context, stdout io.Writer) error {
-	client, err := routechat.New(f.Addr, f.options()...)
+	config, err := f.config(f.Addr)
+	if err != nil {
+		return err
+	}
+	client, err := config.New(f.Addr, f.options()...)
 	if err != nil {
 		return command.Usagef("--addr: %w", err)
 	}

@@ -17,26 +17,25 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/server/admin"
+	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/guide"
 	"example.com/routeguide/server/h2c"
 	"example.com/routeguide/server/notes"
 	"example.com/routeguide/server/notes/notefile"
 	"example.com/routeguide/server/notes/pebblestore"
 	"example.com/routeguide/server/service"
+	"example.com/routeguide/server/telemetry"
 )
 
 const serverDescription = `Serve RouteGuide, the service of the gRPC tutorials: places on a map, routes, and notes that people leave for one another.
 
-One port takes Connect, gRPC and gRPC-Web, binary and JSON, over HTTP/2 without TLS (h2c, prior knowledge) and HTTP/1.1, with reflection and health. RouteChat needs HTTP/2.
+One port takes Connect, gRPC and gRPC-Web, binary and JSON, over HTTP/2 and HTTP/1.1, with reflection and health: in clear (h2c, prior knowledge), or by TLS. RouteChat needs HTTP/2.
 
 Try it: grpcurl -plaintext localhost:50051 list
 
 "server notes --help" says how to export, import and count the notes that are kept.
 
 SIGINT and SIGTERM end it: open chats get the replies they are owed. A second signal ends it at once. Exit codes: 0 after a signal, 1 on an error, 2 if the flags make no sense.`
-
-// drainTimeout is how long open calls have to end once the server is told to.
-const drainTimeout = 10 * time.Second
 
 // closeTimeout is how long calls have to end when their connections are closed.
 const closeTimeout = 5 * time.Second
@@ -49,9 +48,13 @@ type serverFlags struct {
 	MaxStore      byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
 	RedisReplicas int           `default:"0" placeholder:"N" help:"Answer a note when N replicas of its Redis node have it too (${default})."`
 	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
-	Admin         string        `placeholder:"ADDR" help:"Serve /healthz, /readyz and profiles (/debug/pprof/) there, such as localhost:50052. It asks nobody who they are, so it has to be an address of this machine's own. Off by default."`
+	Drain         time.Duration `default:"10s" placeholder:"DURATION" help:"When told to end, wait this long for open calls (${default})."`
+	DrainDelay    time.Duration `default:"0s" placeholder:"DURATION" help:"When told to end, say NOT_SERVING, but go on serving for this long, so that balancers see it (${default})."`
 	LogFormat     string        `default:"text" enum:"text,json" placeholder:"text|json" help:"Log to stderr in this format (${default})."`
 	LogLevel      slog.Level    `default:"info" placeholder:"LEVEL" help:"Log from this level on: debug, info, warn or error (${default})."`
+
+	accessFlags `embed:""`
+	limitFlags  `embed:""`
 }
 
 // check returns a usage error if a flag makes no sense.
@@ -64,21 +67,23 @@ func (f *serverFlags) check(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return command.Usagef("--listen %q: want host:port, such as localhost:50051: %w", f.Listen, err)
-	case f.Admin != "" && !isLoopback(ctx, f.Admin):
-		return command.Usagef("--admin %q: want host:port where only this machine comes, such as localhost:50052", f.Admin)
 	case f.History < 0:
 		return command.Usagef("--history %d: want a number of notes, or 0 for all", f.History)
 	case f.Keep < 0:
 		return command.Usagef("--keep %v: want a duration, or 0 for ever", f.Keep)
+	case f.Drain < 0 || f.DrainDelay < 0:
+		return command.Usagef("--drain %v, --drain-delay %v: want durations", f.Drain, f.DrainDelay)
 	case f.RedisReplicas < 0:
 		return command.Usagef("--redis-replicas %d: want a number of replicas, or 0", f.RedisReplicas)
 	case f.MaxStore > 0 && !isPebble:
 		return command.Usagef("--max-store bounds a folder: it goes with --notes pebble:DIR")
 	case f.RedisReplicas > 0 && isPebble:
 		return command.Usagef("--redis-replicas goes with --notes redis://HOST:PORT")
-	default:
-		return nil
 	}
+	if err := f.accessFlags.check(ctx, f.Listen); err != nil {
+		return err
+	}
+	return f.limitFlags.check()
 }
 
 // isLoopback returns whether address is one that only this machine can call.
@@ -105,6 +110,19 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
+	tls, err := flags.tls(logger)
+	if err != nil {
+		return err
+	}
+	require, err := flags.require(logger)
+	if err != nil {
+		return err
+	}
+	told, err := telemetry.Start(ctx, flags.Admin != "")
+	if err != nil {
+		return err
+	}
+	defer shutDownTelemetry(told, logger)
 	health := &health{logger: logger}
 	store, err := openStore(flags.Notes, storeOptions{
 		maxBytes: int64(flags.MaxStore),
@@ -116,36 +134,88 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			fmt.Fprintf(stderr, "server: %v\n", err)
 			os.Exit(command.ExitError)
 		},
+		committed: told.Committed,
 	})
 	if err != nil {
 		return err
 	}
 	logger.InfoContext(ctx, "keeping notes", keepingNotes(flags.Notes)...)
 	guide := guide.New(features)
-	service := service.New(guide, service.Options{Store: store, History: flags.History, Logger: logger})
+	service := service.New(guide, service.Options{
+		Chats:          flags.chats(store, flags.History),
+		NotesPerSecond: flags.noteRate(ctx, flags.Listen),
+		MessageBytes:   int(flags.MaxMessage),
+		RequestTimeout: flags.RequestTimeout,
+		ChatLife:       flags.ChatLife,
+		Origins:        flags.CORSOrigins,
+		Require:        require,
+		Interceptors:   told.Interceptors(),
+		Logger:         logger,
+	})
+	defer service.Close()
 	health.tell(service)
-	server, err := h2c.Listen(ctx, flags.Listen, service, logger)
+	server, err := h2c.Listen(ctx, flags.Listen, service, h2c.Options{
+		TLS:            tls,
+		MaxConnections: flags.MaxConnections,
+		MaxStreams:     flags.MaxStreams,
+		MaxHeaderBytes: int(flags.MaxHeader),
+		IdleTimeout:    flags.IdleTimeout,
+		StallTimeout:   flags.StallTimeout,
+		Logger:         logger,
+	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
 	}
-	var adminServer *admin.Server
+	if err := errors.Join(told.Watch(numbers(service, server)...)); err != nil {
+		return errors.Join(err, server.Close(), store.Close())
+	}
 	if flags.Admin != "" {
-		if adminServer, err = admin.Start(ctx, flags.Admin, admin.NewHandler(service.Ready), logger); err != nil {
+		adminServer, err := admin.Start(ctx, flags.Admin, admin.NewHandler(service.Ready, told.Handler()), logger)
+		if err != nil {
 			return errors.Join(fmt.Errorf("--admin %s: %w", flags.Admin, err), server.Close(), store.Close())
 		}
 		defer adminServer.Close()
-		logger.InfoContext(ctx, "serving admin", "admin", adminServer.Addr().String())
+		logger.InfoContext(ctx, "serving metrics, health and profiles", "admin", adminServer.Addr().String())
 	}
 	background := startBackground(ctx, &flags, store, service, logger)
-	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "features", guide.Len())
-	err = serve(ctx, server, service, logger)
+	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len())
+	err = serve(ctx, server, service, &flags, logger)
 	background.stop()
 	return errors.Join(err, store.Close())
 }
 
+// numbers are what is told of a server whenever its metrics are asked for.
+func numbers(service *service.Service, server *h2c.Server) []telemetry.Number {
+	counted := func(of func(chat.Counts) int64) func() int64 {
+		return func() int64 { return of(service.Counts()) }
+	}
+	return []telemetry.Number{
+		{Name: "routeguide.connections", Description: "Connections that are open.", Read: server.Connections},
+		{Name: "routeguide.chats", Description: "Chats that are open.", Read: counted(func(c chat.Counts) int64 { return c.Chats })},
+		{Name: "routeguide.replies.pending", Description: "Notes that wait for their replies.", Read: counted(func(c chat.Counts) int64 { return c.Pending })},
+		{Name: "routeguide.notes.received", Grows: true, Description: "Notes that came in to be kept.", Read: counted(func(c chat.Counts) int64 { return c.Received })},
+		{Name: "routeguide.notes.sent", Grows: true, Description: "Notes that were sent in replies.", Read: counted(func(c chat.Counts) int64 { return c.Sent })},
+		{Name: "routeguide.chats.stalled", Grows: true, Description: "Chats that were reset because their clients did not take their replies.", Read: counted(func(c chat.Counts) int64 { return c.Stalled })},
+		{Name: "routeguide.chats.shed", Grows: true, Description: "Chats that were ended because too many notes waited for replies.", Read: counted(func(c chat.Counts) int64 { return c.Shed })},
+		{Name: "routeguide.store.errors", Grows: true, Description: "Chats that have ended with an error of the store.", Read: service.StoreErrors},
+		{Name: "routeguide.panics", Grows: true, Description: "Calls that have ended with a panic.", Read: service.Panics},
+	}
+}
+
+// telemetryTimeout is how long the last traces have to be sent.
+const telemetryTimeout = 5 * time.Second
+
+func shutDownTelemetry(told *telemetry.Telemetry, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), telemetryTimeout)
+	defer cancel()
+	if err := told.Shutdown(ctx); err != nil {
+		logger.Warn("the last traces could not be sent", "err", err)
+	}
+}
+
 // serve lets server and service do their work until ctx ends or the server fails, and then ends
 // them.
-func serve(ctx context.Context, server *h2c.Server, service *service.Service, logger *slog.Logger) error {
+func serve(ctx context.Context, server *h2c.Server, service *service.Service, flags *serverFlags, logger *slog.Logger) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	select {
@@ -153,12 +223,17 @@ func serve(ctx context.Context, server *h2c.Server, service *service.Service, lo
 		return err
 	case <-ctx.Done():
 	}
-	logger.Info("draining: open chats get the replies they are owed", "timeout", drainTimeout)
+	if flags.DrainDelay > 0 {
+		logger.Info("draining: serving on, while health says NOT_SERVING", "delay", flags.DrainDelay)
+		service.Leave()
+		time.Sleep(flags.DrainDelay)
+	}
+	logger.Info("draining: open chats get the replies they are owed", "timeout", flags.Drain)
 	service.Drain()
-	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), flags.Drain)
 	defer cancel()
 	if err := server.Shutdown(timeout); err != nil {
-		logger.Warn("closed connections that did not end in time", "timeout", drainTimeout)
+		logger.Warn("closed connections that did not end in time", "timeout", flags.Drain)
 		// Their chats end at once, unless the store holds them. The store is closed after them.
 		select {
 		case <-service.Drained():

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/server/notes"
@@ -20,6 +21,8 @@ type storeOptions struct {
 	logger   *slog.Logger
 	health   func(error)
 	fatal    func(error)
+	// committed is told how long it took to make a batch of notes durable.
+	committed func(time.Duration)
 }
 
 // socketName is the name of the socket in a folder of notes by which a running server lets others read.
@@ -40,17 +43,18 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 		return notes.NewMemory(), nil
 	case isPebble:
 		return pebblestore.Open(pebblestore.Options{
-			Dir:      dir,
-			MaxBytes: options.maxBytes,
-			Logger:   options.logger,
-			Health:   options.health,
-			Fatal:    options.fatal,
+			Dir:       dir,
+			MaxBytes:  options.maxBytes,
+			Logger:    options.logger,
+			Health:    options.health,
+			Fatal:     options.fatal,
+			Committed: options.committed,
 		})
 	case scheme == "redis" || scheme == "rediss":
 		if _, err := redisstore.Shown(where); err != nil {
 			return nil, command.Usagef("--notes: the URL of Redis makes no sense: %w", err)
 		}
-		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, Health: options.health})
+		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, Health: options.health, Committed: options.committed})
 	default:
 		return nil, command.Usagef("--notes %q: want pebble:DIR, memory:, redis://HOST:PORT or rediss://HOST:PORT", where)
 	}

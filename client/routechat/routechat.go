@@ -3,6 +3,7 @@
 package routechat
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -44,15 +45,46 @@ type Client struct {
 // [connect.WithGRPC], [connect.WithGRPCWeb] and [connect.WithProtoJSON] choose otherwise. RouteChat
 // works with each of them, since all of them run over HTTP/2.
 func New(baseURL string, options ...connect.ClientOption) (*Client, error) {
+	return Config{}.New(baseURL, options...)
+}
+
+// A Config says how to come in where not everyone may.
+type Config struct {
+	// TLS is for https URLs: the authorities to trust, if they are not those of the operating system, and
+	// the client's own certificate, if the server asks for one. It is not changed.
+	TLS *tls.Config
+	// Token is sent with every call, as a bearer token. With an http URL, everyone on the way can read it.
+	Token string
+}
+
+// New returns a client like the function New.
+func (c Config) New(baseURL string, options ...connect.ClientOption) (*Client, error) {
 	parsed, err := url.Parse(baseURL)
 	if err != nil || parsed.Host == "" || (parsed.Scheme != "http" && parsed.Scheme != "https") {
 		return nil, fmt.Errorf("%q is not the URL of a server: want http://host:port or https://host:port", baseURL)
 	}
-	transport := newTransport()
+	transport := newTransport(c.TLS)
+	caller := &http.Client{Transport: transport}
+	if c.Token != "" {
+		caller.Transport = &withToken{transport, "Bearer " + c.Token}
+	}
 	return &Client{
-		RouteGuideClient: routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, parsed.String(), options...),
+		RouteGuideClient: routeguideconnect.NewRouteGuideClient(caller, parsed.String(), options...),
 		transport:        transport,
 	}, nil
+}
+
+// withToken sends a token with every request.
+type withToken struct {
+	*http.Transport
+
+	authorization string
+}
+
+func (t *withToken) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.Header.Set("Authorization", t.authorization)
+	return t.Transport.RoundTrip(request)
 }
 
 // Close closes the connections that no call uses. Those of calls that go on are closed when the
@@ -73,12 +105,13 @@ func proxy(request *http.Request) (*url.URL, error) {
 // newTransport returns a transport that speaks HTTP/2 only: a chat does not work over HTTP/1.1, so it
 // is better not to fall back to that. It has no timeout for responses, since the first one of a
 // chat comes when there is something to say.
-func newTransport() *http.Transport {
+func newTransport(config *tls.Config) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Transport{
 		Proxy:               proxy,
+		TLSClientConfig:     config.Clone(), // nil stays nil
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout: dialTimeout,
 		IdleConnTimeout:     idleTimeout,

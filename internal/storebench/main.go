@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -187,8 +186,8 @@ func newNote() *routeguide.RouteNote {
 
 // overRPC measures chats by gRPC with a server in this process.
 func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
-	service := service.New(guide.New(nil), service.Options{Store: store})
-	server, err := h2c.Listen(ctx, "127.0.0.1:0", service, slog.New(slog.DiscardHandler))
+	service := service.New(guide.New(nil), service.Options{Chats: chat.Options{Store: store}})
+	server, err := h2c.Listen(ctx, "127.0.0.1:0", service, h2c.Options{MaxStreams: 1000})
 	if err != nil {
 		return 0, err
 	}
@@ -266,11 +265,14 @@ func (e *endless) Flush() error { return nil }
 
 func (e *endless) StopReceiving() {}
 
+func (e *endless) Reset() {}
+
 // withoutRPC measures chats without a server.
 func withoutRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
-	host := chat.NewHost(store, 0)
+	host := chat.NewHost(chat.Options{Store: store})
 	return chatFor(ctx, flags, func(ctx context.Context, _ int, answered *atomic.Int64) error {
-		return host.Serve(context.WithoutCancel(ctx), &endless{ctx: ctx, answered: answered, ahead: make(chan struct{}, ahead)})
+		_, err := host.Serve(context.WithoutCancel(ctx), &endless{ctx: ctx, answered: answered, ahead: make(chan struct{}, ahead)}, nil)
+		return err
 	})
 }
 

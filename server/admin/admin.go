@@ -1,5 +1,5 @@
 // Package admin is what whoever runs a server looks at it with, over HTTP on a port of its own: whether it
-// lives and is ready, and profiles of what it does. It knows nothing of RouteGuide, nor of how calls are
+// lives and is ready, metrics, and profiles of what it does. It knows nothing of RouteGuide, nor of how calls are
 // served.
 package admin
 
@@ -17,11 +17,13 @@ import (
 //
 //   - /healthz: 200 as long as the process lives;
 //   - /readyz: 200 while ready returns nil, and 503 with the reason otherwise;
+//   - /metrics: what metrics serves;
 //   - /debug/pprof/: profiles, for go tool pprof (https://pkg.go.dev/net/http/pprof).
 //
 // It asks nobody who they are. Profiles hold the names of files, and what was on the command line.
-func NewHandler(ready func() error) http.Handler {
+func NewHandler(ready func() error, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(response http.ResponseWriter, _ *http.Request) {
 		_, _ = response.Write([]byte("ok\n"))
 	})

@@ -26,7 +26,7 @@ func TestHealthReadinessAndProfiles(t *testing.T) {
 			return errors.New("draining")
 		}
 		return nil
-	})
+	}, http.NotFoundHandler())
 	server, err := admin.Start(t.Context(), "127.0.0.1:0", handler, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

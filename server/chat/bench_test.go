@@ -46,6 +46,7 @@ func (w *written) Receive() ([]byte, error) {
 func (w *written) Send([]byte) error { return nil }
 func (w *written) Flush() error      { return nil }
 func (w *written) StopReceiving()    {}
+func (w *written) Reset()            {}
 
 func BenchmarkNote(b *testing.B) {
 	for _, bench := range []struct {
@@ -56,9 +57,9 @@ func BenchmarkNote(b *testing.B) {
 		{"at one of 1000 places", 1000},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			host := chat.NewHost(notes.NewMemory(), 1)
+			host := chat.NewHost(chat.Options{Store: notes.NewMemory(), History: 1})
 			b.ReportAllocs()
-			if err := host.Serve(b.Context(), newWritten(b, b.N, bench.locations)); err != nil {
+			if _, err := host.Serve(b.Context(), newWritten(b, b.N, bench.locations), nil); err != nil {
 				b.Fatal(err)
 			}
 		})

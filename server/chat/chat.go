@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
@@ -18,9 +21,8 @@ import (
 	"example.com/routeguide/server/validate"
 )
 
-// MaxPending is how many notes of one chat may wait for their replies. A client that has written
-// so many without reading is not read from until it does.
-const MaxPending = 1 << 18
+// DefaultMaxPending is how many notes of one chat may wait for their replies, unless [Options] say otherwise.
+const DefaultMaxPending = 1 << 18
 
 // A Stream is a chat as the RPC sees it. Receive is called by one goroutine at a time, and so are Send
 // and Flush, but both at once.
@@ -35,29 +37,83 @@ type Stream interface {
 	// StopReceiving makes Receive return an error, at once if it blocks, after what has arrived
 	// already.
 	StopReceiving()
+	// Reset ends the stream at once, both ways. A Send or a Flush that blocks returns an error.
+	Reset()
 }
 
 // ErrForgotten says that a note was forgotten while its reply waited for the client to take the
 // replies before.
 var ErrForgotten = errors.New("the note was forgotten before it could be answered")
 
+// The errors of a chat that say nothing of a note or of the store.
+var (
+	// ErrTooManyChats says that there are as many chats as there may be.
+	ErrTooManyChats = errors.New("this server holds as many chats as it can: try again later")
+	// ErrTooManyPending says that too many notes wait for replies in all, and that most of them are of
+	// this chat.
+	ErrTooManyPending = errors.New("too many notes wait for their replies: read them while you write")
+	// ErrStalled says that the client did not take its replies.
+	ErrStalled = errors.New("the client did not take its replies in time")
+)
+
 // ErrMalformed says that what a client has sent is no RouteNote.
 var ErrMalformed = errors.New("unmarshal message: it is no RouteNote")
 
+// Options are what a [Host] needs to know. All but Store may be left out; 0 is no bound, unless it says
+// otherwise.
+type Options struct {
+	// Store keeps the notes.
+	Store notes.Store
+	// History is how many notes a reply has at most, the newest.
+	History int
+	// MaxText is how many bytes the text of a note may have. All of the encoded note may be 1 KiB longer.
+	MaxText int
+	// MaxChats is how many chats there may be at once.
+	MaxChats int
+	// MaxPending is how many notes of a chat may wait for their replies; 0 is [DefaultMaxPending]. A
+	// client that has written so many without reading is not read from until it does.
+	MaxPending int
+	// MaxPendingInAll is how many notes of all chats may wait for their replies, which take 24 bytes
+	// each. Beyond it, the chat that has the most is ended.
+	MaxPendingInAll int
+	// StallTimeout is how long a client may take to take 32 KiB that wait for it, or less if less do. A
+	// chat whose client takes longer is reset. One that is merely silent is not.
+	StallTimeout time.Duration
+}
+
 // A Host holds the chats of a server. Its methods may be called concurrently.
 type Host struct {
-	store notes.Store
-	// history is how many notes a reply has at most, the newest; 0 is all.
-	history int
+	options Options
+	watch   *watch // nil if nothing is watched
+	hurried chan struct{}
+	counts  counts
 
 	mu    sync.Mutex // guards chats
 	chats map[*chat]struct{}
 }
 
-// NewHost returns a host whose chats keep notes in store. Unless it is 0, history is how many notes
-// a reply has at most: the newest ones of its log.
-func NewHost(store notes.Store, history int) *Host {
-	return &Host{store: store, history: history, chats: make(map[*chat]struct{})}
+// NewHost returns a host whose chats keep notes in a store. It must be closed.
+func NewHost(options Options) *Host {
+	if options.MaxPending == 0 {
+		options.MaxPending = DefaultMaxPending
+	}
+	host := &Host{options: options, hurried: make(chan struct{}), chats: make(map[*chat]struct{})}
+	if options.StallTimeout > 0 {
+		host.watch = startWatch(host)
+	}
+	return host
+}
+
+// Hurry lets no chat wait for its pace any more: the server is about to end. It must be called once at most.
+func (h *Host) Hurry() {
+	close(h.hurried)
+}
+
+// Close ends what the host does by itself, once there are no more chats.
+func (h *Host) Close() {
+	if h.watch != nil {
+		h.watch.close()
+	}
 }
 
 // OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
@@ -72,30 +128,43 @@ func (h *Host) OldestPending(now int64) int64 {
 	return oldest
 }
 
+// Traffic is what went through a chat.
+type Traffic struct {
+	// In is how many notes the client left, and Out how many it was sent.
+	In, Out int64
+}
+
 // Serve holds one chat and returns when it is over: with nil if the client has closed its side and
 // has all its replies. Otherwise with the reason: the error of a note that breaks a rule, of the
 // store, or of the stream. Notes before the one that the error is about are kept, and their
-// replies sent, as long as the stream takes them.
+// replies sent, as long as the stream takes them. Unless it is nil, pace bounds how fast notes are taken in.
 //
 // The two directions are independent. The calling goroutine receives and appends; a second one
 // exists only while there are replies that the store has settled, and sends them in order.
-func (h *Host) Serve(ctx context.Context, stream Stream) error {
-	chat := &chat{ctx: ctx, store: h.store, history: h.history, stream: stream}
+func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Traffic, error) {
+	chat := &chat{ctx: ctx, host: h, stream: stream, pace: pace}
 	chat.changed.L = &chat.mu
 	chat.sendChunk = chat.sendNotes
-	h.add(chat)
-	defer h.remove(chat)
-	err := chat.receive()
-	if failure := chat.finish(); failure != nil {
-		return failure
+	if !h.add(chat) {
+		return Traffic{}, ErrTooManyChats
 	}
-	return err
+	defer h.remove(chat)
+	err := guarded(chat.receive)
+	if failure := chat.finish(); failure != nil {
+		err = failure
+	}
+	return Traffic{In: chat.in, Out: chat.out}, err
 }
 
-func (h *Host) add(chat *chat) {
+// add returns false if there are too many chats.
+func (h *Host) add(chat *chat) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.options.MaxChats > 0 && len(h.chats) >= h.options.MaxChats {
+		return false
+	}
 	h.chats[chat] = struct{}{}
+	return true
 }
 
 func (h *Host) remove(chat *chat) {
@@ -105,16 +174,25 @@ func (h *Host) remove(chat *chat) {
 }
 
 type chat struct {
-	ctx     context.Context //nolint:containedctx // A chat is one call, and this is that call's.
-	store   notes.Store
-	history int
-	stream  Stream
+	ctx    context.Context //nolint:containedctx // A chat is one call, and this is that call's.
+	host   *Host
+	stream Stream
+	pace   *rate.Limiter
+
+	in int64 // how many notes were appended; it is the receiver's
 
 	// What follows is the sender's. sendChunk is its sendNotes, made a function once: for each reply
 	// that would be an allocation.
 	sendChunk func([]notes.Note, error) bool
 	replied   notes.Position // the last note that was sent
 	replyErr  error          // what ended the reply
+	out       int64          // how many notes were sent
+	untold    int            // how many bytes were sent since progress was counted
+
+	// taking says that the stream has something that it may not be able to get rid of, and progress
+	// counts how often it could. They are for the watch.
+	taking   atomic.Bool
+	progress atomic.Int64
 
 	mu      sync.Mutex // guards the rest
 	changed sync.Cond  // is signalled when one of the conditions may have changed that are waited for
@@ -145,48 +223,92 @@ func (c *chat) receive() error {
 		if err != nil {
 			return err
 		}
-		at, kept, err := take(encoded)
+		at, kept, err := c.take(encoded)
 		if err != nil {
+			return err
+		}
+		if err := c.keepPace(); err != nil {
 			return err
 		}
 		number, err := c.expect(at, kept.Time)
 		if err != nil {
 			return err
 		}
-		c.store.Append(c.ctx, at, kept, notes.Ticket{Owner: c, Number: number})
+		c.in++
+		c.host.counts.received.Add(1)
+		c.host.options.Store.Append(c.ctx, at, kept, notes.Ticket{Owner: c, Number: number})
 	}
 }
 
+// encodedSlack is how much longer an encoded note may be than its text may: for its location, and for fields
+// that this contract does not know.
+const encodedSlack = 1 << 10
+
 // take returns a note as it is to be kept, unless it breaks a rule.
-func take(encoded []byte) (notes.Location, notes.Note, error) {
+func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
 	kept := notes.Note{Time: notes.Now()}
-	if latitude, longitude, ok := validate.EncodedNote(encoded); ok {
-		kept.Encoded = bytes.Clone(encoded)
-		return notes.Location{Latitude: latitude, Longitude: longitude}, kept, nil
+	maxText := c.host.options.MaxText
+	if maxText == 0 || len(encoded) <= maxText {
+		if latitude, longitude, ok := validate.EncodedNote(encoded); ok {
+			kept.Encoded = bytes.Clone(encoded)
+			return notes.Location{Latitude: latitude, Longitude: longitude}, kept, nil
+		}
 	}
 	var note routeguide.RouteNote
-	err := proto.Unmarshal(encoded, &note)
-	if err != nil {
+	if err := proto.Unmarshal(encoded, &note); err != nil {
 		return notes.Location{}, kept, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if err := validate.Note(&note); err != nil {
+	err := validate.Note(&note)
+	if err == nil && maxText > 0 {
+		err = validate.Length(&note, len(encoded), maxText, maxText+encodedSlack)
+	}
+	if err != nil {
 		return notes.Location{}, kept, err
 	}
 	kept.Encoded, err = proto.Marshal(&note)
 	return notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}, kept, err
 }
 
+// keepPace waits until the client's pace allows another note.
+func (c *chat) keepPace() error {
+	if c.pace == nil {
+		return nil
+	}
+	delay := c.pace.Reserve().Delay()
+	if delay == 0 {
+		return nil
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.host.hurried:
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	}
+	return nil
+}
+
 // expect makes room for a reply and returns its number. It waits while too many are pending.
 func (c *chat) expect(at notes.Location, since int64) (uint64, error) {
+	number, err := c.push(at, since)
+	if most := c.host.options.MaxPendingInAll; err == nil && most > 0 && c.host.counts.pending.Load() > int64(most) {
+		c.host.shed()
+	}
+	return number, err
+}
+
+func (c *chat) push(at notes.Location, since int64) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waitWhile(func() bool {
-		return c.pending.count >= MaxPending && c.failure == nil && c.lost == nil
+		return c.pending.count >= c.host.options.MaxPending && c.failure == nil && c.lost == nil
 	})
 	if err := errors.Join(c.failure, c.lost); err != nil {
 		return 0, err
 	}
 	c.unsettled++
+	c.host.counts.pending.Add(1)
 	return c.pending.push(at, since), nil
 }
 
@@ -236,11 +358,11 @@ func (c *chat) send() {
 		c.mu.Unlock()
 		var err error
 		if settled {
-			err = c.reply(oldest)
+			err = guarded(func() error { return c.reply(oldest) })
 		} else {
 			// The client may wait for what the stream holds back. When that is sent there may be
 			// more replies.
-			err = c.stream.Flush()
+			err = guarded(c.flush)
 		}
 		held = settled
 		c.mu.Lock()
@@ -258,7 +380,10 @@ func (c *chat) send() {
 // sent removes the reply that was sent. The caller holds c.mu.
 func (c *chat) sent() {
 	c.pending.pop()
-	if c.pending.count == 0 || c.pending.count == MaxPending-1 {
+	if c.failure == nil {
+		c.host.counts.pending.Add(-1)
+	}
+	if c.pending.count == 0 || c.pending.count == c.host.options.MaxPending-1 {
 		c.changed.Broadcast()
 	}
 }
@@ -266,21 +391,44 @@ func (c *chat) sent() {
 // reply sends the notes of one reply.
 func (c *chat) reply(reply reply) error {
 	c.replied, c.replyErr = 0, nil
-	c.store.Range(c.ctx, reply.at, notes.Span{Upto: reply.upto, Newest: c.history})(c.sendChunk)
+	c.host.options.Store.Range(c.ctx, reply.at, notes.Span{Upto: reply.upto, Newest: c.host.options.History})(c.sendChunk)
 	if c.replyErr == nil && c.replied != reply.upto {
 		return ErrForgotten
 	}
 	return c.replyErr
 }
 
+// progressBytes is how much a stream must have been given for that to count as progress: as much as it gathers
+// before it writes.
+const progressBytes = 32 << 10
+
 // sendNotes sends a chunk of a reply. It returns whether to go on.
 func (c *chat) sendNotes(chunk []notes.Note, err error) bool {
 	c.replyErr = err
+	c.taking.Store(true)
+	sent := int64(0)
 	for i := 0; i < len(chunk) && c.replyErr == nil; i++ {
 		c.replyErr = c.stream.Send(chunk[i].Encoded)
 		c.replied = chunk[i].Position
+		sent++
+		if c.untold += len(chunk[i].Encoded); c.untold >= progressBytes {
+			c.untold = 0
+			c.progress.Add(1)
+		}
 	}
+	c.taking.Store(false)
+	c.out += sent
+	c.host.counts.sent.Add(sent)
 	return c.replyErr == nil
+}
+
+// flush sends what the stream holds back.
+func (c *chat) flush() error {
+	c.taking.Store(true)
+	err := c.stream.Flush()
+	c.progress.Add(1)
+	c.taking.Store(false)
+	return err
 }
 
 // fail ends the chat with err: nothing more is sent. The caller holds c.mu.
@@ -289,6 +437,7 @@ func (c *chat) fail(err error) {
 		return
 	}
 	c.failure = err
+	c.host.counts.pending.Add(-int64(c.pending.count)) // They are not pending any more.
 	c.changed.Broadcast()
 	// The client may wait for a reply that will never come, and so may this end's Receive.
 	c.stream.StopReceiving()

@@ -1,10 +1,11 @@
 // Package h2c is the listener and the HTTP server: HTTP/1.1 and HTTP/2 with prior knowledge on one
-// port, without TLS, with limits that let streams live as long as they want. It knows nothing of
+// port, in clear or by TLS, with limits that let streams live as long as they want. It knows nothing of
 // what it serves.
 package h2c
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,17 +17,13 @@ import (
 )
 
 const (
-	// readHeaderTimeout is how long a request's header may take to arrive.
+	// readHeaderTimeout is how long a request's header may take to arrive, and before it the handshake of
+	// TLS.
 	readHeaderTimeout = 10 * time.Second
-	// idleTimeout is how long a connection may have no request.
-	idleTimeout = 5 * time.Minute
 	// A connection from which nothing comes for pingAfter is sent a PING, and is closed if that
 	// is not answered within pingTimeout.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
-	// maxStreams is how many requests one connection may have open. grpc-go waits for a free
-	// one, so a low number would make clients wait for each other's chats.
-	maxStreams = 1000
 	// streamWindow is how much a client may send on a stream before it needs a WINDOW_UPDATE for
 	// it. net/http queues that behind the DATA of the same stream, so a client that writes
 	// without reading would never get it, once its own window is full, and the two directions
@@ -38,40 +35,72 @@ const (
 	connectionWindow = 1 << 20
 )
 
+// Options bound what clients may take of a server. With 0, a bound is net/http's, or none if it has none.
+type Options struct {
+	// TLS is how to speak TLS. Without it, the server speaks in clear.
+	TLS *tls.Config
+	// MaxConnections is how many connections may be open. Further ones wait until one is closed.
+	MaxConnections int
+	// MaxStreams is how many requests one connection may have open. grpc-go waits for a free one, so a
+	// low number makes clients wait for each other's chats.
+	MaxStreams int
+	// MaxHeaderBytes is how large the header of a request may be.
+	MaxHeaderBytes int
+	// IdleTimeout is how long a connection may have no request.
+	IdleTimeout time.Duration
+	// StallTimeout is how long a connection may take none of the bytes that wait for it.
+	StallTimeout time.Duration
+	// Logger gets what goes wrong with single connections, at the debug level.
+	Logger *slog.Logger
+}
+
 // A Server serves HTTP on one address.
 type Server struct {
-	listener net.Listener
+	listener *boundedListener
 	http     *http.Server
 }
 
 // Listen returns a server that listens on address, such as "localhost:50051", and does not accept
-// yet. What goes wrong with single connections is logged at the debug level.
-func Listen(ctx context.Context, address string, handler http.Handler, logger *slog.Logger) (*Server, error) {
+// yet.
+func Listen(ctx context.Context, address string, handler http.Handler, options Options) (*Server, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.TLS != nil {
+		listener = &tlsListener{listener, options.TLS}
+	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // or what looks like that, above TLS
 	return &Server{
-		listener: listener,
+		listener: newBoundedListener(wire.NewListener(listener), options.MaxConnections),
 		http: &http.Server{
 			Handler:   handler,
 			Protocols: &protocols,
 			// ReadTimeout and WriteTimeout stay 0: they would end every chat that outlives them.
 			ReadHeaderTimeout: readHeaderTimeout,
-			IdleTimeout:       idleTimeout,
+			IdleTimeout:       options.IdleTimeout,
+			MaxHeaderBytes:    options.MaxHeaderBytes,
 			HTTP2: &http.HTTP2Config{
-				MaxConcurrentStreams:          maxStreams,
+				MaxConcurrentStreams:          options.MaxStreams,
 				SendPingTimeout:               pingAfter,
 				PingTimeout:                   pingTimeout,
+				WriteByteTimeout:              options.StallTimeout,
 				MaxReceiveBufferPerStream:     streamWindow,
 				MaxReceiveBufferPerConnection: connectionWindow,
 			},
-			ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+			ErrorLog: slog.NewLogLogger(options.Logger.Handler(), slog.LevelDebug),
 		},
 	}, nil
+}
+
+// Connections returns how many connections are open.
+func (s *Server) Connections() int64 {
+	return s.listener.open.Load()
 }
 
 // Addr returns the address that the server listens on.
@@ -81,7 +110,7 @@ func (s *Server) Addr() net.Addr {
 
 // Serve accepts connections until Shutdown, and then returns nil.
 func (s *Server) Serve() error {
-	if err := s.http.Serve(wire.NewListener(s.listener)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"testing"
@@ -23,7 +22,7 @@ func TestMain(m *testing.M) {
 // start serves a handler for the length of the test.
 func start(t *testing.T, handler http.Handler) *h2c.Server {
 	t.Helper()
-	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", handler, slog.New(slog.DiscardHandler))
+	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", handler, h2c.Options{MaxStreams: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +123,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		close(begun)
 		<-end
-	}), slog.New(slog.DiscardHandler))
+	}), h2c.Options{MaxStreams: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,3 +79,10 @@ func (s *chatStream) Flush() error {
 func (s *chatStream) StopReceiving() {
 	stopReading(s.ctx)
 }
+
+// Reset implements chat.Stream.
+func (s *chatStream) Reset() {
+	if stream, ok := wire.FromContext(s.ctx); ok {
+		_ = stream.Reset() // An error says that there is nothing to reset any more.
+	}
+}

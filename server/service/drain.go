@@ -11,10 +11,13 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 
+	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/wire"
 )
 
 var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the server is shutting down: try again, perhaps elsewhere"))
+
+var errLife = connect.NewError(connect.CodeUnavailable, errors.New("the chat has lasted for as long as this server allows: begin another one"))
 
 // drain is an interceptor that can end every call: it refuses new ones, but for questions about
 // health, and stops the reading of streams.
@@ -22,6 +25,9 @@ var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the serv
 // It is also what ends the reading of a stream whose deadline has passed: Connect tells the
 // handler's context only, and a handler that waits for the client does not look at that.
 type drain struct {
+	chatLife time.Duration // is how long a RouteChat may last; 0 is for ever
+	hurry    sync.Once
+
 	mu       sync.Mutex // guards the rest
 	draining bool
 	streams  map[*drainable]struct{}
@@ -35,8 +41,8 @@ type drainable struct {
 	cancel context.CancelFunc
 }
 
-func newDrain() *drain {
-	return &drain{streams: make(map[*drainable]struct{}), empty: make(chan struct{})}
+func newDrain(chatLife time.Duration) *drain {
+	return &drain{chatLife: chatLife, streams: make(map[*drainable]struct{}), empty: make(chan struct{})}
 }
 
 // refuse makes the interceptor refuse new calls.
@@ -107,13 +113,27 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 			return errDraining
 		}
 		defer d.remove(stream)
-		if deadline, ok := ctx.Deadline(); ok {
-			stopReadingAt(ctx, deadline.Add(afterDeadline))
+		deadline, ends := ctx.Deadline()
+		// Of a server stream, all has to arrive soon anyway.
+		ends = ends && conn.Spec().StreamType != connect.StreamTypeServer
+		deadline = deadline.Add(afterDeadline)
+		var life time.Time
+		if d.chatLife > 0 && conn.Spec().Procedure == routeguideconnect.RouteGuideRouteChatProcedure {
+			life = time.Now().Add(d.chatLife)
+			if !ends || life.Before(deadline) {
+				deadline, ends = life, true
+			}
+		}
+		if ends {
+			stopReadingAt(ctx, deadline)
 		}
 		err := next(ctx, conn)
 		cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
 		if cut && stream.ctx.Err() == nil && d.isDraining() {
 			return errDraining // That is why reading, or the context, has ended.
+		}
+		if cut && ctx.Err() == nil && !life.IsZero() && !time.Now().Before(life) {
+			return errLife
 		}
 		return err
 	}

@@ -24,6 +24,9 @@ var codes = []struct {
 	{context.Canceled, connect.CodeCanceled, false},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, false},
 	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
+	{chat.ErrTooManyChats, connect.CodeResourceExhausted, false},
+	{chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
+	{chat.ErrStalled, connect.CodeAborted, false},
 	{chat.ErrForgotten, connect.CodeAborted, false},
 	// This one first: an error may say that a note was not kept, and that others may have been.
 	{notes.ErrUnknown, connect.CodeUnknown, true},
@@ -46,12 +49,21 @@ func isStores(err error) bool {
 		}
 	}
 	_, invalid := errors.AsType[*validate.Error](err)
-	return !invalid
+	_, panicked := errors.AsType[*chat.PanicError](err)
+	return !invalid && !panicked
 }
 
 func hasCode(err error) bool {
 	_, ok := errors.AsType[*connect.Error](err)
 	return ok
+}
+
+// code returns the name of the code that err will have for the client.
+func code(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return connect.CodeOf(coded(err)).String()
 }
 
 // coded returns err as the client will see it.

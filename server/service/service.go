@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -18,7 +20,7 @@ import (
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/guide"
-	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/pace"
 	"example.com/routeguide/server/validate"
 	"example.com/routeguide/server/wire"
 )
@@ -33,35 +35,58 @@ type Service struct {
 
 	chats  *chat.Host
 	health *grpchealth.StaticChecker
-	// statusMu makes what is set of health one thing.
+	// statusMu makes what is set of health one thing, and guards leaving.
 	statusMu sync.Mutex
+	leaving  bool // health says NOT_SERVING from now on
 	drain    *drain
+	panics   *panics
+	// storeErrors counts chats.
+	storeErrors atomic.Int64
 }
 
-// Options are what a [Service] needs to know of notes.
+// Options are what a [Service] needs to know. All but Chats may be left out; where it bounds something, 0 is
+// no bound.
 type Options struct {
-	// Store keeps the notes.
-	Store notes.Store
-	// History is how many notes a reply of RouteChat has at most, the newest; 0 is all.
-	History int
-	// Logger gets the causes of errors that a client is told only the kind of. Without it, nothing
-	// is logged.
+	// Chats say where notes are kept, and bound what chats may take.
+	Chats chat.Options
+	// NotesPerSecond is how many notes a client may leave in a second, after ten seconds' worth at once.
+	// Clients are told apart by their addresses.
+	NotesPerSecond float64
+	// MessageBytes is how long a request message may be, when it is unpacked.
+	MessageBytes int
+	// RequestTimeout is how long a request may take to arrive, unless it is a RouteChat or a RecordRoute.
+	RequestTimeout time.Duration
+	// ChatLife is how long a chat may last. Then it gets the replies it is owed, and UNAVAILABLE.
+	ChatLife time.Duration
+	// Origins are the origins, such as https://example.com, whose pages may call unary and
+	// server-streaming RPCs from a browser. * is any.
+	Origins []string
+	// Require is put around all RPCs, but within what explains errors: it says who may call.
+	Require func(http.Handler) http.Handler
+	// Interceptors are put around all RPCs.
+	Interceptors []connect.Interceptor
+	// Logger gets a line for each chat that has ended, and the causes of errors that a client is told only
+	// the kind of. Without it, nothing is logged.
 	Logger *slog.Logger
 }
 
-// New returns a service that knows the features of guide.
+// New returns a service that knows the features of guide. It must be closed.
 func New(guide *guide.Guide, options Options) *Service {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	service := &Service{
-		chats:  chat.NewHost(options.Store, options.History),
+		chats:  chat.NewHost(options.Chats),
 		health: grpchealth.NewStaticChecker("", routeguideconnect.RouteGuideName),
-		drain:  newDrain(),
+		drain:  newDrain(options.ChatLife),
+		panics: &panics{logger: options.Logger},
 	}
 	handlerOptions := connect.WithHandlerOptions(
-		connect.WithInterceptors(service.drain),
+		connect.WithInterceptors(append(options.Interceptors, service.drain)...),
+		connect.WithRecover(service.panics.recover),
 		connect.WithCompressMinBytes(compressMinBytes),
+		connect.WithReadMaxBytes(options.MessageBytes),
+		withGzip(options.MessageBytes),
 	)
 	reflector := grpcreflect.NewStaticReflector(
 		routeguideconnect.RouteGuideName,
@@ -70,20 +95,45 @@ func New(guide *guide.Guide, options Options) *Service {
 		grpcreflect.ReflectV1AlphaServiceName,
 	)
 	mux := http.NewServeMux()
-	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{guide: guide, chats: service.chats, logger: options.Logger}, handlerOptions))
+	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{
+		guide:  guide,
+		chats:  service.chats,
+		pace:   pace.NewClients(options.NotesPerSecond),
+		logger: options.Logger,
+		panics: service.panics,
+		failed: &service.storeErrors,
+	}, handlerOptions))
 	mux.Handle(grpchealth.NewHandler(service.health, handlerOptions))
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, handlerOptions))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions))
-	service.Handler = wire.NewHandler(explain(mux))
+	inner := http.Handler(mux)
+	if options.Require != nil {
+		inner = options.Require(inner)
+	}
+	service.Handler = wire.NewHandler(arriveWithin(options.RequestTimeout, allowOrigins(options.Origins, explain(inner))))
 	return service
 }
+
+// Close ends what the service does by itself, once no calls are open.
+func (s *Service) Close() {
+	s.chats.Close()
+}
+
+// Counts returns what the chats have done so far.
+func (s *Service) Counts() chat.Counts { return s.chats.Counts() }
+
+// StoreErrors returns how many chats have ended with an error of the store.
+func (s *Service) StoreErrors() int64 { return s.storeErrors.Load() }
+
+// Panics returns how many calls have ended with a panic.
+func (s *Service) Panics() int64 { return s.panics.count.Load() }
 
 // SetServing sets what health says of the service, until it drains: from then on it is NOT_SERVING.
 func (s *Service) SetServing(serving bool) {
 	s.statusMu.Lock()
 	defer s.statusMu.Unlock()
 	status := grpchealth.StatusServing
-	if !serving || s.drain.isDraining() {
+	if !serving || s.leaving {
 		status = grpchealth.StatusNotServing
 	}
 	s.health.SetStatus("", status)
@@ -102,6 +152,14 @@ func (s *Service) Ready() error {
 	return err
 }
 
+// Leave makes health say NOT_SERVING from now on, while calls are still served.
+func (s *Service) Leave() {
+	s.statusMu.Lock()
+	s.leaving = true
+	s.statusMu.Unlock()
+	s.SetServing(false)
+}
+
 // OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
 // older.
 func (s *Service) OldestPending(now int64) int64 {
@@ -113,7 +171,8 @@ func (s *Service) OldestPending(now int64) int64 {
 // them. Health says NOT_SERVING from then on.
 func (s *Service) Drain() {
 	s.drain.refuse()
-	s.SetServing(false)
+	s.Leave()
+	s.drain.hurry.Do(s.chats.Hurry)
 	s.drain.stop()
 }
 
@@ -126,7 +185,10 @@ func (s *Service) Drained() <-chan struct{} {
 type handler struct {
 	guide  *guide.Guide
 	chats  *chat.Host
+	pace   *pace.Clients
 	logger *slog.Logger
+	panics *panics
+	failed *atomic.Int64 // counts chats that the store has failed
 }
 
 func (h *handler) GetFeature(_ context.Context, point *routeguide.Point) (*routeguide.Feature, error) {
@@ -164,9 +226,21 @@ func (h *handler) RecordRoute(_ context.Context, stream *connect.ClientStream[ro
 }
 
 func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
-	err := h.chats.Serve(ctx, newChatStream(ctx, stream))
+	start := time.Now()
+	peer := stream.Peer()
+	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream), h.pace.Of(peer.Addr))
+	about := []any{
+		"peer", peer.Addr, "protocol", peer.Protocol,
+		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(err),
+	}
+	if panicked, ok := errors.AsType[*chat.PanicError](err); ok {
+		h.panics.note(ctx, stream.Spec().Procedure, panicked.Value, panicked.Stack)
+	}
 	if isStores(err) {
-		h.logger.WarnContext(ctx, "a chat has ended with an error of the store", "peer", stream.Peer().Addr, "err", err)
+		h.failed.Add(1)
+		h.logger.WarnContext(ctx, "chat ended", append(about, "err", err)...)
+	} else {
+		h.logger.InfoContext(ctx, "chat ended", about...)
 	}
 	return coded(err)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"runtime"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/guide"
 	"example.com/routeguide/server/h2c"
 	"example.com/routeguide/server/notes"
@@ -39,8 +39,8 @@ func start(t *testing.T, store notes.Store) (url string, running *service.Servic
 	if err != nil {
 		t.Fatal(err)
 	}
-	running = service.New(guide.New(features), service.Options{Store: store})
-	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", running, slog.New(slog.DiscardHandler))
+	running = service.New(guide.New(features), service.Options{Chats: chat.Options{Store: store}})
+	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", running, h2c.Options{MaxStreams: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +52,7 @@ func start(t *testing.T, store notes.Store) (url string, running *service.Servic
 		if err := errors.Join(server.Shutdown(timeout), <-served, store.Close()); err != nil {
 			t.Error(err)
 		}
+		running.Close()
 	})
 	return "http://" + server.Addr().String(), running
 }
@@ -208,8 +209,8 @@ func TestRecordRoute(t *testing.T) {
 	})
 }
 
-// chat sends notes, closes its side, and returns the texts that come back.
-func chat(ctx context.Context, client *routechat.Client, sent ...*routeguide.RouteNote) ([]string, error) {
+// chatOf sends notes, closes its side, and returns the texts that come back.
+func chatOf(ctx context.Context, client *routechat.Client, sent ...*routeguide.RouteNote) ([]string, error) {
 	stream, err := client.RouteChat(ctx)
 	if err != nil {
 		return nil, err
@@ -239,7 +240,7 @@ func chat(ctx context.Context, client *routechat.Client, sent ...*routeguide.Rou
 func TestRouteChatOfTheTutorial(t *testing.T) {
 	t.Parallel()
 	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
-		got, err := chat(t.Context(), client,
+		got, err := chatOf(t.Context(), client,
 			note(1, "1"), note(2, "2"), note(3, "3"), note(1, "4"), note(2, "5"), note(3, "6"))
 		if want := []string{"1", "2", "3", "1", "4", "2", "5", "3", "6"}; err != nil || !slices.Equal(got, want) {
 			t.Errorf("got %v, %v, want %v", got, err, want)
@@ -278,13 +279,13 @@ func TestRouteChatRepliesBeforeTheNextNote(t *testing.T) {
 func TestRouteChatAnswersWhatWasSentBeforeABadNote(t *testing.T) {
 	t.Parallel()
 	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
-		got, err := chat(t.Context(), client,
+		got, err := chatOf(t.Context(), client,
 			note(1, "a"), note(1, "b"), &routeguide.RouteNote{Message: "where?"}, note(1, "c"))
 		if want := []string{"a", "a", "b"}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		checkField(t, err, "location")
-		got, err = chat(t.Context(), client, note(1, "d"), note(1800000001, "too far"))
+		got, err = chatOf(t.Context(), client, note(1, "d"), note(1800000001, "too far"))
 		if want := []string{"a", "b", "d"}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v: the bad note and what came after it are not kept", got, want)
 		}

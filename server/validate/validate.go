@@ -58,6 +58,18 @@ func Note(note *routeguide.RouteNote) error {
 	return Point("location", note.GetLocation())
 }
 
+// Length returns an [*Error] if the text of note is longer than maxText bytes, or all of it, which is size
+// bytes long as it came, longer than maxSize.
+func Length(note *routeguide.RouteNote, size, maxText, maxSize int) error {
+	if length := len(note.GetMessage()); length > maxText {
+		return &Error{Field: "message", Rule: fmt.Sprintf("is %d bytes long: at most %d are allowed", length, maxText)}
+	}
+	if size > maxSize {
+		return &Error{Field: "message", Rule: fmt.Sprintf("comes in a note of %d bytes: at most %d are allowed, unknown fields included", size, maxSize)}
+	}
+	return nil
+}
+
 func latitude(field string, point *routeguide.Point) error {
 	if point == nil {
 		return &Error{Field: field, Rule: "must be set (an empty Point is latitude 0, longitude 0)"}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 )
 
@@ -20,14 +21,28 @@ var bodyBuffers = newPool(bodyBytes)
 type body struct {
 	buffered
 
-	closer io.Closer
-	small  [idleBodyBytes]byte
+	inner io.ReadCloser
+	atEnd func() // is called at the end of the request, unless it is nil
+	small [idleBodyBytes]byte
 }
 
-func newBody(from io.ReadCloser) *body {
-	body := &body{buffered: buffered{from: from, pool: bodyBuffers}, closer: from}
+func newBody(inner io.ReadCloser) *body {
+	body := &body{buffered: buffered{pool: bodyBuffers}, inner: inner}
+	body.from = ending{body}
 	body.buffered.small = body.small[:]
 	return body
+}
+
+// ending is the inner body, and sees its end.
+type ending struct{ body *body }
+
+func (e ending) Read(p []byte) (int, error) {
+	n, err := e.body.inner.Read(p)
+	if e.body.atEnd != nil && errors.Is(err, io.EOF) {
+		e.body.atEnd()
+		e.body.atEnd = nil
+	}
+	return n, err
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -43,7 +58,7 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) Close() error {
-	return b.closer.Close()
+	return b.inner.Close()
 }
 
 // Receive returns the next message of the request, encoded. It blocks until there is one. The message is

@@ -9,6 +9,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 )
@@ -70,4 +71,17 @@ func (s *Stream) StopReading() error {
 // StopReadingAt is [Stream.StopReading] at some time to come. Of several calls, the last one counts.
 func (s *Stream) StopReadingAt(deadline time.Time) error {
 	return s.controller.SetReadDeadline(deadline)
+}
+
+// ArriveBy is [Stream.StopReadingAt] for a request that is to have come to its end by then. Once it has, the
+// deadline is taken back.
+func (s *Stream) ArriveBy(deadline time.Time) error {
+	s.body.atEnd = func() { _ = s.controller.SetReadDeadline(time.Time{}) }
+	return s.StopReadingAt(deadline)
+}
+
+// Reset ends the stream at once: a write that blocks, and any later one, returns an error. With HTTP/1.1 that is
+// the connection. It may be called like [Stream.StopReading].
+func (s *Stream) Reset() error {
+	return errors.Join(s.StopReading(), s.controller.SetWriteDeadline(time.Unix(1, 0)))
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -58,9 +59,11 @@ type committer struct {
 	last   notes.Position // was given last; only the goroutine looks at it
 	synced atomic.Uint64  // the last position that is on the disk
 	erased atomic.Int64   // bytes whose space is not freed yet
+	// committed is Options.Committed.
+	committed func(time.Duration)
 }
 
-func newCommitter(db *pebble.DB, recent *recent, room *room, last notes.Position) *committer {
+func newCommitter(db *pebble.DB, recent *recent, room *room, last notes.Position, committed func(time.Duration)) *committer {
 	committer := &committer{
 		db:     db,
 		recent: recent,
@@ -69,6 +72,8 @@ func newCommitter(db *pebble.DB, recent *recent, room *room, last notes.Position
 		inbox:  inbox.New[work](waitingBytes),
 		done:   make(chan struct{}),
 		last:   last,
+
+		committed: committed,
 	}
 	committer.synced.Store(uint64(last))
 	go committer.run()
@@ -166,8 +171,12 @@ func (c *committer) write(group []work) error {
 	}
 	c.room.wrote(batch.Len())
 	// A failure does not come back from here: the engine reports it to Options.Fatal.
+	start := time.Now()
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return err
+	}
+	if c.committed != nil {
+		c.committed(time.Since(start))
 	}
 	c.last = last
 	c.synced.Store(uint64(last))

@@ -60,6 +60,9 @@ type Options struct {
 	// Fatal is called when a write or a sync has failed. It must end the process: what the engine
 	// has in memory is no longer what is on the disk. Without it, the process panics.
 	Fatal func(err error)
+	// Committed is told, unless it is nil, how long it took to write and sync each batch of notes. It must
+	// not block.
+	Committed func(took time.Duration)
 	// FS is the file system; without it, that of the operating system.
 	FS vfs.FS
 }
@@ -107,7 +110,7 @@ func Open(options Options) (*Store, error) {
 	}
 	store.db = db
 	store.room.check()
-	store.committer = newCommitter(db, store.recent, store.room, last)
+	store.committer = newCommitter(db, store.recent, store.room, last, options.Committed)
 	store.watching.Go(func() { store.room.watch(store.stop) })
 	return store, nil
 }

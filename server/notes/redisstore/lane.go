@@ -131,6 +131,10 @@ func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
 func (l *lane) write(batches []*batch) bool {
 	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
+	if l.store.committed != nil {
+		start := time.Now()
+		defer func() { l.store.committed(time.Since(start)) }()
+	}
 	if l.store.replicas > 0 {
 		l.writeAndWait(calling, batches)
 		return calling.Err() == nil

@@ -51,20 +51,25 @@ type Options struct {
 	// Health is called, not concurrently, when Redis can no longer be reached, with the reason, and
 	// with nil when it can again. It must not block.
 	Health func(err error)
+	// Committed is told, unless it is nil, how long Redis took to answer each batch of notes. It must not
+	// block.
+	Committed func(took time.Duration)
 }
 
 // A Store is a [notes.Store] in Redis.
 type Store struct {
 	client   rueidis.Client
 	replicas int
-	health   func(error)
-	seed     maphash.Seed
-	begun    begun
-	lanes    [laneCount]*lane
-	working  sync.WaitGroup // lanes and the probe
-	closed   atomic.Bool
-	stop     context.CancelFunc // of the probe
-	once     sync.Once
+	// committed is Options.Committed.
+	committed func(time.Duration)
+	health    func(error)
+	seed      maphash.Seed
+	begun     begun
+	lanes     [laneCount]*lane
+	working   sync.WaitGroup // lanes and the probe
+	closed    atomic.Bool
+	stop      context.CancelFunc // of the probe
+	once      sync.Once
 }
 
 // Open connects to Redis. An error has the URL without user and password.
@@ -81,7 +86,7 @@ func Open(options Options) (*Store, error) {
 	// until it is used once more, and that note's fate could not be told although it was never sent;
 	// the probe mends the one.
 	client.PipelineMultiplex = -1
-	store := &Store{replicas: options.Replicas, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
+	store := &Store{replicas: options.Replicas, committed: options.Committed, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
 	}

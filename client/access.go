@@ -1,0 +1,84 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/internal/command"
+)
+
+// accessFlags say how to come in where not everyone may.
+type accessFlags struct {
+	CA       string `name:"ca" placeholder:"FILE" help:"Trust servers with a certificate from an authority in this file (PEM), instead of those that this machine trusts."`
+	Cert     string `placeholder:"FILE" help:"Show the certificate in this file (PEM) to a server that asks for one."`
+	Key      string `placeholder:"FILE" help:"The key of the certificate (PEM)."`
+	Token    string `placeholder:"TOKEN|@FILE" help:"Show this token to the server, or the one in a file."`
+	Insecure bool   `help:"Show the token in clear to a server on another machine, though others may listen."`
+}
+
+func (f *accessFlags) config(addr string) (routechat.Config, error) {
+	var config routechat.Config
+	if f.CA != "" || f.Cert != "" || f.Key != "" {
+		tls, err := f.tls()
+		if err != nil {
+			return config, err
+		}
+		config.TLS = tls
+	}
+	config.Token = f.Token
+	if path, ok := strings.CutPrefix(f.Token, "@"); ok {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return config, fmt.Errorf("--token: %w", err)
+		}
+		config.Token = strings.TrimSpace(string(text))
+	}
+	if strings.ContainsAny(config.Token, " \t\r\n") {
+		return config, command.Usagef("--token: want one token, without spaces or lines")
+	}
+	if config.Token != "" && !f.Insecure && inClear(addr) {
+		return config, command.Usagef("--token goes to another machine in clear, where anyone on the way could read it: use an https:// URL, or --insecure if something else keeps it secret")
+	}
+	return config, nil
+}
+
+func (f *accessFlags) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if (f.Cert == "") != (f.Key == "") {
+		return nil, command.Usagef("--cert and --key go together")
+	}
+	if f.Cert != "" {
+		certificate, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		if err != nil {
+			return nil, fmt.Errorf("--cert, --key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{certificate}
+	}
+	if f.CA != "" {
+		pem, err := os.ReadFile(f.CA)
+		if err != nil {
+			return nil, fmt.Errorf("--ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--ca %s: there is no certificate in it", f.CA)
+		}
+	}
+	return config, nil
+}
+
+// inClear returns whether what is sent to a URL leaves this machine without TLS.
+func inClear(addr string) bool {
+	parsed, err := url.Parse(addr)
+	if err != nil || parsed.Scheme != "http" {
+		return false
+	}
+	ip, err := netip.ParseAddr(parsed.Hostname())
+	return parsed.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"connectrpc.com/grpchealth"
+
+	"example.com/routeguide/internal/command"
+	"example.com/routeguide/server/access"
+	"example.com/routeguide/server/h2c"
+)
+
+// accessFlags say how a server is reached, and by whom.
+type accessFlags struct {
+	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"Speak TLS with the certificate in this file (PEM, with those up to the authority). It is read again when it changes."`
+	TLSKey      string   `name:"tls-key" placeholder:"FILE" help:"The key of the certificate (PEM)."`
+	ClientCA    string   `name:"client-ca" placeholder:"FILE" help:"Let only those in who have a certificate from an authority in this file (PEM)."`
+	Tokens      string   `placeholder:"FILE" help:"Let only those in who show a token from this file, in the header Authorization: Bearer TOKEN. One a line, or as sha256:HEX. Health is for everyone. It is read again when it changes."`
+	Insecure    bool     `help:"Take tokens in clear, and serve --admin to others than this machine, though others may listen."`
+	CORSOrigins []string `name:"cors-origins" placeholder:"ORIGIN,..." help:"Let pages from these origins, such as https://example.com, make unary and server-streaming calls from a browser. Off by default."`
+	Admin       string   `placeholder:"ADDR" help:"Serve /metrics, /healthz, /readyz and profiles (/debug/pprof/) there, such as localhost:50052. It asks nobody who they are. Off by default."`
+}
+
+func (f *accessFlags) check(ctx context.Context, listen string) error {
+	switch {
+	case (f.TLSCert == "") != (f.TLSKey == ""):
+		return command.Usagef("--tls-cert and --tls-key go together")
+	case f.ClientCA != "" && f.TLSCert == "":
+		return command.Usagef("--client-ca goes with --tls-cert and --tls-key")
+	case f.Tokens != "" && f.TLSCert == "" && !f.Insecure && !isLoopback(ctx, listen):
+		return command.Usagef("--tokens on %s, in clear: anyone on the way could read them; add --tls-cert and --tls-key, or --insecure if something else keeps them secret", listen)
+	case f.Admin != "" && !f.Insecure && !isLoopback(ctx, f.Admin):
+		return command.Usagef("--admin %q asks nobody who they are: want host:port where only this machine comes, such as localhost:50052, or --insecure if something else keeps others out", f.Admin)
+	default:
+		return nil
+	}
+}
+
+// tls returns how to speak TLS, or nil if the server speaks in clear.
+func (f *accessFlags) tls(logger *slog.Logger) (*tls.Config, error) {
+	if f.TLSCert == "" {
+		return nil, nil //nolint:nilnil // That is no TLS.
+	}
+	config, err := (&h2c.TLSFiles{Certificate: f.TLSCert, Key: f.TLSKey, ClientCA: f.ClientCA}).Config(logger)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert, --tls-key, --client-ca: %w", err)
+	}
+	return config, nil
+}
+
+// require returns what lets only those in that have a token, or nil if all may come in.
+func (f *accessFlags) require(logger *slog.Logger) (func(http.Handler) http.Handler, error) {
+	if f.Tokens == "" {
+		return nil, nil //nolint:nilnil // That is everyone.
+	}
+	tokens, err := access.NewTokens(f.Tokens, logger, grpchealth.HealthV1ServiceName)
+	if err != nil {
+		return nil, fmt.Errorf("--tokens %s: %w", f.Tokens, err)
+	}
+	return tokens.Require, nil
+}

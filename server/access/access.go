@@ -1,0 +1,111 @@
+// Package access says who may call a server: who shows a token that is in a file. It knows nothing of what
+// is called.
+package access
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+
+	"connectrpc.com/authn"
+
+	"example.com/routeguide/server/internal/watched"
+)
+
+// minTokenBytes is how long a token must be. One of 16 random characters cannot be guessed.
+const minTokenBytes = 16
+
+// hashed precedes the SHA-256 of a token, in hexadecimal digits, in a file that shall not have the token.
+const hashed = "sha256:"
+
+// Tokens are the bearer tokens in a file. Its methods may be called concurrently.
+type Tokens struct {
+	file *watched.Files[[][sha256.Size]byte]
+	open []string // services that need no token
+}
+
+// NewTokens returns the tokens in a file: one a line, or its SHA-256 as sha256:<64 hexadecimal digits>; empty
+// lines and those that begin with # do not count. The file is read again when it has changed. The services
+// whose names are in open are for everyone.
+func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error) {
+	file, err := watched.New(func() ([][sha256.Size]byte, error) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return parse(text)
+	}, logger, path)
+	if err != nil {
+		return nil, err
+	}
+	return &Tokens{file: file, open: open}, nil
+}
+
+// parse returns the hashes of the tokens in a file.
+func parse(text []byte) ([][sha256.Size]byte, error) {
+	var hashes [][sha256.Size]byte
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for number := 1; lines.Scan(); number++ {
+		token := strings.TrimSpace(lines.Text())
+		if token == "" || strings.HasPrefix(token, "#") {
+			continue
+		}
+		hash := sha256.Sum256([]byte(token))
+		if digits, ok := strings.CutPrefix(token, hashed); ok {
+			decoded, err := hex.DecodeString(digits)
+			if err != nil || len(decoded) != sha256.Size {
+				return nil, fmt.Errorf("line %d: want %s and %d hexadecimal digits", number, hashed, 2*sha256.Size)
+			}
+			hash = [sha256.Size]byte(decoded)
+		} else if len(token) < minTokenBytes || strings.ContainsAny(token, " \t") {
+			return nil, fmt.Errorf("line %d: want one token, of %d characters or more", number, minTokenBytes)
+		}
+		hashes = append(hashes, hash)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
+	}
+	if len(hashes) == 0 {
+		return nil, errors.New("there is no token in it, so nobody could come in")
+	}
+	return hashes, nil
+}
+
+// Require returns a handler that answers requests without one of the tokens with UNAUTHENTICATED, in their
+// protocol, and passes all others on to next.
+func (t *Tokens) Require(next http.Handler) http.Handler {
+	return authn.NewMiddleware(func(_ context.Context, request authn.Request) (any, error) {
+		for _, service := range t.open {
+			if strings.HasPrefix(request.Procedure(), "/"+service+"/") {
+				return nil, nil //nolint:nilnil // There is nobody to know.
+			}
+		}
+		return nil, t.check(request.Header().Get("Authorization"))
+	}).Wrap(next)
+}
+
+// check returns an error unless there is a token in a header that is in the file.
+func (t *Tokens) check(authorization string) error {
+	kind, token, ok := strings.Cut(authorization, " ")
+	if !ok || !strings.EqualFold(kind, "Bearer") {
+		return authn.Errorf("this server needs a token: send the header Authorization: Bearer <token>")
+	}
+	hash := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	known := 0
+	for _, other := range t.file.Get() {
+		known |= subtle.ConstantTimeCompare(hash[:], other[:])
+	}
+	if known == 0 {
+		return authn.Errorf("the token is not one that this server knows")
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package h2c
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"example.com/routeguide/server/internal/watched"
+)
+
+// TLSFiles are what TLS needs, in PEM. They are read again when they have changed.
+type TLSFiles struct {
+	// Certificate and Key are the server's. The certificate's file has those up to the authority too.
+	Certificate, Key string
+	// ClientCA has the certificates of the authorities one of which a client's own must be from. It is
+	// empty if clients need none.
+	ClientCA string
+}
+
+// Config returns the server's side of TLS: 1.2 or 1.3, with what HTTP/2 allows of it
+// (https://www.rfc-editor.org/rfc/rfc9113#section-9.2).
+func (f *TLSFiles) Config(logger *slog.Logger) (*tls.Config, error) {
+	paths := []string{f.Certificate, f.Key}
+	if f.ClientCA != "" {
+		paths = append(paths, f.ClientCA)
+	}
+	files, err := watched.New(f.load, logger, paths...)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return files.Get(), nil
+		},
+	}, nil
+}
+
+func (f *TLSFiles) load() (*tls.Config, error) {
+	certificate, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		},
+		NextProtos: []string{"h2", "http/1.1"},
+	}
+	if f.ClientCA != "" {
+		pem, err := os.ReadFile(f.ClientCA)
+		if err != nil {
+			return nil, err
+		}
+		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if !config.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s: there is no certificate in it", f.ClientCA)
+		}
+	}
+	return config, nil
+}
+
+// tlsListener returns connections of TLS. net/http does not see that they are: it tells the protocols apart
+// by their first bytes, as it does in clear, and so the frames can be read and written as they are in clear.
+type tlsListener struct {
+	net.Listener
+
+	config *tls.Config
+}
+
+func (l *tlsListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &tlsConn{tls.Server(conn, l.config)}, nil
+}
+
+// tlsConn tells who speaks HTTP in clear that this is TLS.
+type tlsConn struct {
+	*tls.Conn
+}
+
+func (c *tlsConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader) {
+		_, _ = notTLS.Conn.Write([]byte("HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https.\n"))
+	}
+	return n, err
+}
+
+// isHTTP returns whether a connection begins like a request in clear.
+func isHTTP(start [5]byte) bool {
+	switch string(start[:]) {
+	case "GET /", "POST ", "PUT /", "HEAD ", "OPTIO", "PRI *":
+		return true
+	default:
+		return false
+	}
+}

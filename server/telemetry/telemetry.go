@@ -1,0 +1,157 @@
+// Package telemetry is what a server tells of itself to those who watch it: metrics for Prometheus, and traces by
+// OTLP. It knows which numbers there are, and not how they come about.
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/otelconnect"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+)
+
+// The scope of the numbers, in OpenTelemetry's words.
+const scope = "example.com/routeguide/server"
+
+// Telemetry is what is told. Its methods may be called concurrently.
+type Telemetry struct {
+	registry    *prometheus.Registry // nil if there are no metrics
+	metrics     *sdkmetric.MeterProvider
+	meter       metric.Meter
+	traces      *sdktrace.TracerProvider // nil if there are none
+	interceptor connect.Interceptor
+	commits     metric.Float64Histogram
+}
+
+// Start begins to collect metrics, if there shall be any, and to send traces, if the environment has the variables
+// of OpenTelemetry for that (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), such as
+// OTEL_EXPORTER_OTLP_ENDPOINT.
+func Start(ctx context.Context, withMetrics bool) (*Telemetry, error) {
+	telemetry := &Telemetry{meter: noop.NewMeterProvider().Meter(scope)}
+	options := []otelconnect.Option{otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(tracenoop.NewTracerProvider())}
+	if withMetrics {
+		telemetry.registry = prometheus.NewRegistry()
+		telemetry.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		exporter, err := promexporter.New(promexporter.WithRegisterer(telemetry.registry), promexporter.WithoutScopeInfo(), promexporter.WithoutTargetInfo())
+		if err != nil {
+			return nil, err
+		}
+		telemetry.metrics = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
+		telemetry.meter = telemetry.metrics.Meter(scope)
+		options = append(options, otelconnect.WithMeterProvider(telemetry.metrics))
+	}
+	if tracesAreWanted() {
+		if protocol := tracesProtocol(); protocol != "" && protocol != "http/protobuf" {
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q: traces go by http/protobuf only", protocol)
+		}
+		exporter, err := otlptracehttp.New(ctx)
+		if err != nil {
+			return nil, err
+		}
+		telemetry.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
+		options = append(options, otelconnect.WithTracerProvider(telemetry.traces))
+	}
+	if withMetrics || telemetry.traces != nil {
+		interceptor, err := otelconnect.NewInterceptor(options...)
+		if err != nil {
+			return nil, err
+		}
+		telemetry.interceptor = interceptor
+	}
+	var err error
+	telemetry.commits, err = telemetry.meter.Float64Histogram("routeguide.store.commit.duration",
+		metric.WithUnit("s"), metric.WithDescription("How long it took to make a batch of notes durable."),
+		metric.WithExplicitBucketBoundaries(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5))
+	return telemetry, err
+}
+
+func tracesAreWanted() bool {
+	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
+		return false
+	}
+	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != "" ||
+		os.Getenv("OTEL_TRACES_EXPORTER") == "otlp"
+}
+
+func tracesProtocol() string {
+	if protocol := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"); protocol != "" {
+		return protocol
+	}
+	return os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL")
+}
+
+// Interceptors returns what tells of RPCs, or nothing if nothing is told.
+func (t *Telemetry) Interceptors() []connect.Interceptor {
+	if t.interceptor == nil {
+		return nil
+	}
+	return []connect.Interceptor{t.interceptor}
+}
+
+// Handler serves the metrics to Prometheus.
+func (t *Telemetry) Handler() http.Handler {
+	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{})
+}
+
+// Committed notes how long it took to make a batch of notes durable.
+func (t *Telemetry) Committed(took time.Duration) {
+	t.commits.Record(context.Background(), took.Seconds())
+}
+
+// A Number is one that is looked at whenever the metrics are asked for.
+type Number struct {
+	// Name is in OpenTelemetry's form; Prometheus gets underscores for its dots.
+	Name, Unit, Description string
+	// Grows says that it counts, and does not also fall.
+	Grows bool
+	// Read returns what it is now.
+	Read func() int64
+}
+
+// Watch adds numbers.
+func (t *Telemetry) Watch(numbers ...Number) error {
+	for _, number := range numbers {
+		observe := func(_ context.Context, observer metric.Int64Observer) error {
+			observer.Observe(number.Read())
+			return nil
+		}
+		var err error
+		if number.Grows {
+			_, err = t.meter.Int64ObservableCounter(number.Name, metric.WithUnit(number.Unit),
+				metric.WithDescription(number.Description), metric.WithInt64Callback(observe))
+		} else {
+			_, err = t.meter.Int64ObservableGauge(number.Name, metric.WithUnit(number.Unit),
+				metric.WithDescription(number.Description), metric.WithInt64Callback(observe))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Shutdown sends what is still to be sent.
+func (t *Telemetry) Shutdown(ctx context.Context) error {
+	var err error
+	if t.traces != nil {
+		err = t.traces.Shutdown(ctx)
+	}
+	if t.metrics != nil {
+		err = errors.Join(err, t.metrics.Shutdown(ctx))
+	}
+	return err
+}
