@@ -34,6 +34,8 @@ type chat struct {
 	writing  bool
 	partial  []byte // of a message that has not come whole
 	buffer   []byte // where a note is encoded
+	rest     []byte // what is still to be sent of it
+	unread   int64  // what has been received since the last WINDOW_UPDATE
 	headers  bool   // the server's have come
 	done     bool   // the stream has ended
 	failed   bool
@@ -105,34 +107,34 @@ func (c *chat) next(due time.Time) bool {
 
 // pump sends notes as far as the windows allow. The caller holds the mutex.
 func (c *chat) pump() {
-	for most := c.mostBytes(); c.toSend.count() > 0 && !c.done; {
-		if c.window < most {
-			return // It goes on with a WINDOW_UPDATE.
+	for !c.done {
+		if len(c.rest) == 0 {
+			if c.toSend.count() == 0 {
+				return
+			}
+			note, ok := c.encode()
+			if !ok {
+				c.toSend = times{}
+				return
+			}
+			c.rest = note
+			c.written++
+			c.waiting.push(c.toSend.pop())
 		}
-		if c.connection.window < most {
-			if !c.isBlocked {
+		part := min(int64(len(c.rest)), c.window, c.connection.window, c.connection.maxFrame)
+		if part <= 0 {
+			// It goes on with a WINDOW_UPDATE.
+			if c.window > 0 && !c.isBlocked {
 				c.isBlocked = true
 				c.connection.blocked = append(c.connection.blocked, c)
 			}
 			return
 		}
-		note, ok := c.encode()
-		if !ok {
-			c.toSend = times{}
-			return
-		}
-		c.window -= int64(len(note))
-		c.connection.window -= int64(len(note))
-		c.written++
-		c.waiting.push(c.toSend.pop())
-		_ = c.connection.framer.WriteData(c.stream, false, note) // An error comes again with Flush.
+		_ = c.connection.framer.WriteData(c.stream, false, c.rest[:part]) // An error comes again with Flush.
+		c.rest = c.rest[part:]
+		c.window -= part
+		c.connection.window -= part
 	}
-}
-
-// mostBytes is how long a note is at most, with its prefix.
-func (c *chat) mostBytes() int64 {
-	const tagAndLength = 1 + 5
-	return prefixSize + tagAndLength + 2*(1+binary.MaxVarintLen64) + tagAndLength + int64(c.connection.run.options.NoteBytes)
 }
 
 // encode returns the next note with its prefix. The caller holds the mutex.
@@ -173,6 +175,10 @@ func (c *chat) appendName(text []byte, number uint32) []byte {
 
 // receive takes the messages of a DATA frame. The caller holds the mutex.
 func (c *chat) receive(frame *http2.DataFrame) {
+	if c.unread += int64(frame.Length); c.unread > ownWindow/2 {
+		_ = c.connection.framer.WriteWindowUpdate(c.stream, uint32(c.unread)) // As above.
+		c.unread = 0
+	}
 	data := frame.Data()
 	if len(c.partial) > 0 {
 		c.partial = append(c.partial, data...)
@@ -304,6 +310,9 @@ func (c *chat) await(ctx context.Context, timeout time.Duration, condition func(
 		select {
 		case <-c.changed:
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return context.Canceled
+			}
 			return fmt.Errorf("%w after %v", errLate, timeout)
 		}
 	}
@@ -314,6 +323,7 @@ func (c *chat) closeSend() {
 	c.connection.mu.Lock()
 	if !c.done {
 		c.toSend = times{}
+		c.rest = nil
 		_ = c.connection.framer.WriteData(c.stream, true, nil) // An error comes again with Flush.
 	}
 	c.connection.mu.Unlock()

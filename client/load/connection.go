@@ -27,6 +27,9 @@ const (
 	// initialWindow is how large a window is at first
 	// (https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2).
 	initialWindow = 65_535
+	// initialFrame is how long a frame may be, unless a server says otherwise
+	// (https://www.rfc-editor.org/rfc/rfc9113#section-4.2).
+	initialFrame = 16 << 10
 )
 
 var errConnection = errors.New("the connection has ended")
@@ -47,6 +50,7 @@ type connection struct {
 	window        int64 // what may be sent on the connection
 	initialStream int64 // what may be sent on a new stream
 	maxStreams    int64
+	maxFrame      int64 // how long a frame may be
 	chats         map[uint32]*chat
 	blocked       []*chat // that have notes to send for which the connection's window is too small
 	unread        int64   // what has been received since the last WINDOW_UPDATE
@@ -110,7 +114,10 @@ func (c *connection) greet() error {
 	if !ok {
 		return fmt.Errorf("it begins with %v", frame.Header())
 	}
-	c.initialStream, c.maxStreams = initialWindow, ownWindow
+	c.initialStream, c.maxStreams, c.maxFrame = initialWindow, ownWindow, initialFrame
+	if value, ok := settings.Value(http2.SettingMaxFrameSize); ok {
+		c.maxFrame = int64(value)
+	}
 	if value, ok := settings.Value(http2.SettingInitialWindowSize); ok {
 		c.initialStream = int64(value)
 	}

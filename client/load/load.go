@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,8 @@ func (o *Options) Check() error {
 		return fmt.Errorf("%d connections and %d chats: want one connection at least, and a chat for each", o.Connections, o.Chats)
 	case o.Mode == WrittenAhead && o.Ahead < 1:
 		return fmt.Errorf("%d notes ahead: want 1 at least", o.Ahead)
+	case math.IsInf(o.Rate, 0) || math.IsNaN(o.Rate):
+		return fmt.Errorf("%g notes a second: want a number", o.Rate)
 	case o.Locations < 0 || o.History < 0 || o.Notes < 0 || o.Rate < 0:
 		return errors.New("locations, history, notes and rate: want 0 or more")
 	case o.NoteBytes < MinNoteBytes:

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 
 func startServer(t *testing.T, args ...string) (server *process.Process, address string) {
 	t.Helper()
-	server, address, err := process.StartServer(program, append([]string{"--notes", "memory:"}, args...)...)
+	server, address, err := process.StartServer(program, append([]string{"--notes", "memory:", "--max-text", "4MiB", "--max-message", "8MiB"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +70,7 @@ func TestEveryNoteIsAnswered(t *testing.T) {
 		"one at a time":          {func(*load.Options) {}, func(notes int64) int64 { return notes }, 3000},
 		"written ahead":          {func(o *load.Options) { o.Mode = load.WrittenAhead }, func(notes int64) int64 { return notes }, 3000},
 		"long notes ahead":       {func(o *load.Options) { o.Mode, o.NoteBytes = load.WrittenAhead, 5000 }, func(notes int64) int64 { return notes }, 3000},
+		"very long notes":        {func(o *load.Options) { o.NoteBytes, o.Notes = 300_000, 30 }, func(notes int64) int64 { return notes }, 30},
 		"at few locations":       {func(o *load.Options) { o.Locations, o.Notes = 10, 500 }, func(notes int64) int64 { return notes * 20 }, 500},
 		"replay":                 {func(o *load.Options) { o.Mode, o.Notes = load.Replay, 300 }, func(notes int64) int64 { return notes * 21 }, 300},
 		"one history for all":    {func(o *load.Options) { o.Mode, o.Notes, o.Locations = load.Replay, 60, 1 }, func(notes int64) int64 { return notes * 21 }, 60},

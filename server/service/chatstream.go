@@ -64,7 +64,7 @@ func (s *chatStream) Send(encoded []byte) error {
 		}
 		s.begun = true
 	}
-	return s.frames.Write(encoded)
+	return s.gone(s.frames.Write(encoded))
 }
 
 // Flush implements chat.Stream.
@@ -72,7 +72,18 @@ func (s *chatStream) Flush() error {
 	if s.frames == nil {
 		return nil // Connect flushes after each note.
 	}
-	return s.frames.Flush()
+	return s.gone(s.frames.Flush())
+}
+
+// gone returns err, which writing has ended with, as what it is about: the client.
+func (s *chatStream) gone(err error) error {
+	if err == nil {
+		return nil
+	}
+	if ended := context.Cause(s.ctx); ended != nil {
+		return ended
+	}
+	return connect.NewError(connect.CodeAborted, fmt.Errorf("the client does not take what it is sent: %w", err))
 }
 
 // StopReceiving implements chat.Stream.

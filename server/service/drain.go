@@ -109,10 +109,6 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 			ctx, stream.cancel = context.WithCancel(ctx)
 			defer stream.cancel()
 		}
-		if !d.add(stream) {
-			return errDraining
-		}
-		defer d.remove(stream)
 		deadline, ends := ctx.Deadline()
 		// Of a server stream, all has to arrive soon anyway.
 		ends = ends && conn.Spec().StreamType != connect.StreamTypeServer
@@ -127,6 +123,11 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 		if ends {
 			stopReadingAt(ctx, deadline)
 		}
+		// Only now, so that the deadline does not take the place of that of a drain.
+		if !d.add(stream) {
+			return errDraining
+		}
+		defer d.remove(stream)
 		err := next(ctx, conn)
 		cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
 		if cut && stream.ctx.Err() == nil && d.isDraining() {

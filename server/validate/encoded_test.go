@@ -53,6 +53,8 @@ func FuzzEncodedNote(f *testing.F) {
 		encode(f, &routeguide.RouteNote{Message: "no location"}),
 		encode(f, &routeguide.RouteNote{Location: point(validate.MaxLatitude+1, 0)}),
 		encode(f, &routeguide.RouteNote{Location: point(0, -validate.MaxLongitude-1)}),
+		encode(f, &routeguide.RouteNote{Location: point(-validate.MaxLatitude-1, 0)}),
+		encode(f, &routeguide.RouteNote{Location: point(0, validate.MaxLongitude+1)}),
 		{0x0a, 0, 0x12, 1, 0xff},
 		{0x0a, 3, 0x10, 1, 0x08},
 	} {

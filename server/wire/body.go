@@ -64,6 +64,9 @@ func (b *body) Close() error {
 // Receive returns the next message of the request, encoded. It blocks until there is one. The message is
 // valid until the next call.
 //
+// It is no part of Connect: interceptors do not see these messages, and connect.WithReadMaxBytes does not count for
+// them, of which none is longer than 4 KiB.
+//
 // Its second result is false if what comes next is for Connect's Receive: a compressed message, a long one,
 // what a protocol ends a stream with, the end of the request, or an error. Nothing is lost then: Connect
 // gets it from its start.
@@ -73,7 +76,7 @@ func (f *Frames) Receive() ([]byte, bool) {
 		return nil, false
 	}
 	flags, length := body.unread()[0], binary.BigEndian.Uint32(body.unread()[1:])
-	if flags != 0 || length > idleBodyBytes-prefixSize && length > bodyBytes/2 {
+	if flags != 0 || length > bodyBytes/2 {
 		return nil, false
 	}
 	size := prefixSize + int(length)

@@ -15,7 +15,11 @@ type buffered struct {
 	pool  *sync.Pool
 
 	start, end int // of what has been read and not been taken
+	last       int // how much the last read has brought
 }
+
+// rush is the part of a large buffer that a read must bring for the next one to be large, too.
+const rush = 8
 
 // newPool returns a pool of large buffers.
 func newPool(size int) *sync.Pool {
@@ -49,6 +53,7 @@ func (b *buffered) fill(least int) error {
 	for b.end-b.start < least {
 		if b.start == b.end {
 			b.start, b.end = 0, 0
+			b.shrink()
 		}
 		buffer := b.buffer()
 		if b.start > 0 {
@@ -67,12 +72,18 @@ func (b *buffered) fill(least int) error {
 
 // resize chooses the buffer for the next read by how much the last one has brought.
 func (b *buffered) resize(n int) {
-	switch {
-	case b.large == nil && b.end == len(b.small):
+	b.last = n
+	if b.large == nil && b.end == len(b.small) {
 		b.large, _ = b.pool.Get().(*[]byte)
 		copy(*b.large, b.small[:b.end])
-	case b.large != nil && n <= len(b.small)/2 && b.end <= len(b.small):
-		copy(b.small, (*b.large)[:b.end])
+		b.last = len(*b.large) // There may be any amount more.
+	}
+}
+
+// shrink gives the large buffer back, which is empty, unless the last read has brought so much that the next one
+// will bring much, too. So a stream that has fallen silent holds it only if it has fallen silent in a rush.
+func (b *buffered) shrink() {
+	if b.large != nil && b.last < len(*b.large)/rush {
 		b.pool.Put(b.large)
 		b.large = nil
 	}

@@ -20,8 +20,10 @@ const (
 	frameHeaderSize = 9
 	// mergeBytes is how long a DATA frame is made at most: as long as every peer must accept.
 	mergeBytes = 16 << 10
-	// mergeFrames is how many DATA frames are made one at most.
+	// mergeFrames is how many DATA frames are made one at most, and lookFrames how many are looked at for
+	// that.
 	mergeFrames = 64
+	lookFrames  = 256
 )
 
 // The types of frames and the flags that matter here. A frame whose payload has gone with another one
@@ -29,6 +31,7 @@ const (
 const (
 	typeData         = 0x0
 	typeHeaders      = 0x1
+	typePushPromise  = 0x5
 	typePing         = 0x6
 	typeWindowUpdate = 0x8
 	typeContinuation = 0x9
@@ -169,7 +172,11 @@ func (in *incoming) merge(first frame) {
 	buffer := in.buffer()
 	in.segments, in.nextSegment = in.segments[:0], 0
 	length, flags := first.length, first.flags
-	for at := in.start + first.size(); at+frameHeaderSize <= in.end && flags&flagEndStream == 0 && len(in.segments) < mergeFrames; {
+	at := in.start + first.size()
+	for range lookFrames {
+		if at+frameHeaderSize > in.end || flags&flagEndStream != 0 || len(in.segments) == mergeFrames {
+			break
+		}
 		frame := in.frame(at)
 		if at+frame.size() > in.end {
 			break

@@ -50,11 +50,14 @@ const holdFor = 5 * time.Millisecond
 // a larger one costs, and the connection keeps the memory of the copy.
 const joinBytes = 2 << 10
 
-// maxHeld is how many answers to PINGs may wait for a write that blocks. Who sends more without reading
-// is cut off.
+// maxHeld is how many answers to PINGs may wait. Beyond it nothing is read until they are written: who sends PINGs
+// and does not read their answers is not read from.
 const maxHeld = 1000
 
-var errManyPings = errors.New("the client sends PINGs and does not read their answers")
+// maxWait is how long the rest of a frame may take to be written, in which no answer can come.
+const maxWait = 10 * time.Second
+
+var errManyPings = errors.New("the answers to PINGs cannot be written")
 
 // calmConn is a connection. Read is called by one goroutine at a time, as it is by net/http.
 type calmConn struct {
@@ -71,6 +74,7 @@ type calmConn struct {
 	holding sync.Mutex
 	held    []byte      // answers to PINGs that wait for another write
 	timer   *time.Timer // writes them if there is none
+	closed  bool
 }
 
 func newCalmConn(conn net.Conn) *calmConn {
@@ -94,17 +98,24 @@ func (c *calmConn) Write(p []byte) (int, error) {
 	held := len(c.joined)
 	if held > 0 && len(p) > joinBytes {
 		if _, err := c.Conn.Write(c.joined); err != nil {
+			c.failed = err // as below
 			return 0, err
 		}
 		held = 0
 	}
-	c.outgoing.follow(p)
 	if held == 0 {
-		return c.Conn.Write(p)
+		n, err := c.Conn.Write(p)
+		c.outgoing.follow(p[:n]) // With a deadline, the rest may come later.
+		return n, err
 	}
 	c.joined = append(c.joined, p...)
 	n, err := c.Conn.Write(c.joined)
-	return max(n-held, 0), err
+	if n < held && err != nil {
+		c.failed = err // A part of an answer was written, and nothing may follow that but the rest of it.
+	}
+	n = max(n-held, 0)
+	c.outgoing.follow(p[:n])
+	return n, err
 }
 
 // takeHeld moves what is held and can be written now to c.joined, which it empties before. The caller holds
@@ -120,24 +131,56 @@ func (c *calmConn) takeHeld() {
 	c.held = c.held[:0]
 }
 
-// answer answers a PING together with the next write. It does not block.
+// answer answers a PING together with the next write, or with those of others if there are many. Only then may it
+// block.
 func (c *calmConn) answer(data [pingDataSize]byte) error {
+	if c.hold(data) {
+		return nil
+	}
+	for deadline := time.Now().Add(maxWait); !c.hold(data); {
+		c.writing.Lock()
+		c.writeHeld()
+		err := c.failed
+		c.writing.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case time.Now().After(deadline):
+			return errManyPings
+		}
+		time.Sleep(holdFor / 10) // Unless they were written, this is within a frame.
+	}
+	return nil
+}
+
+// hold keeps an answer for the next write. It returns false if too many are kept.
+func (c *calmConn) hold(data [pingDataSize]byte) bool {
 	c.holding.Lock()
 	defer c.holding.Unlock()
+	if c.closed {
+		return true // Nobody waits for it any more.
+	}
 	if len(c.held) >= maxHeld*pingSize {
-		return errManyPings
+		return false
 	}
 	c.held = append(c.held, 0, 0, pingDataSize, typePing, flagAck, 0, 0, 0, 0)
 	c.held = append(c.held, data[:]...)
 	if len(c.held) > pingSize {
-		return nil
+		return true
 	}
 	if c.timer == nil {
 		c.timer = time.AfterFunc(holdFor, c.release)
 	} else {
 		c.timer.Reset(holdFor)
 	}
-	return nil
+	return true
+}
+
+// writeHeld writes what is held, if it may come now. The caller holds c.writing.
+func (c *calmConn) writeHeld() {
+	if c.takeHeld(); len(c.joined) > 0 && c.failed == nil {
+		_, c.failed = c.Conn.Write(c.joined)
+	}
 }
 
 // release writes what is held, since nothing else was written. If the rest of a frame is yet to be
@@ -145,13 +188,10 @@ func (c *calmConn) answer(data [pingDataSize]byte) error {
 func (c *calmConn) release() {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if c.takeHeld(); len(c.joined) > 0 {
-		_, c.failed = c.Conn.Write(c.joined)
-		return
-	}
+	c.writeHeld()
 	c.holding.Lock()
 	defer c.holding.Unlock()
-	if len(c.held) > 0 {
+	if len(c.held) > 0 && !c.closed {
 		c.timer.Reset(holdFor)
 	}
 }
@@ -170,7 +210,7 @@ func (c *calmConn) Close() error {
 	err := c.Conn.Close()
 	c.holding.Lock()
 	defer c.holding.Unlock()
-	c.held = nil
+	c.held, c.closed = nil, true
 	if c.timer != nil {
 		c.timer.Stop()
 	}

@@ -149,16 +149,37 @@ func TestAFailedAnswerFailsTheNextWrite(t *testing.T) {
 	})
 }
 
-func TestAFloodOfPingsThatNobodyReadsTheAnswersOfIsCutOff(t *testing.T) {
+func TestWhoDoesNotReadTheAnswersToPingsIsNotReadFrom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		below := &recorded{}
+		conn := newCalmConn(below)
+		write(t, conn, data("frame")[:5]) // The rest does not come.
+		for range maxHeld {
+			ping(t, conn, 1)
+		}
+		start := time.Now()
+		if err := conn.answer([pingDataSize]byte{}); !errors.Is(err, errManyPings) {
+			t.Errorf("got %v, want %v", err, errManyPings)
+		}
+		if waited := time.Since(start); waited < maxWait || len(below.writes) != 1 {
+			t.Errorf("it waited for %v and wrote %d times", waited, len(below.writes))
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAClosedConnectionHoldsNothing(t *testing.T) {
 	t.Parallel()
 	conn := newCalmConn(&recorded{})
-	for range maxHeld {
-		ping(t, conn, 1)
-	}
-	if err := conn.answer([pingDataSize]byte{}); !errors.Is(err, errManyPings) {
-		t.Errorf("got %v, want %v", err, errManyPings)
-	}
+	ping(t, conn, 1) // The server's first frame is not written, so this waits.
 	if err := conn.Close(); err != nil {
 		t.Error(err)
+	}
+	ping(t, conn, 2)
+	if len(conn.held) > 0 || conn.timer.Stop() {
+		t.Errorf("%d bytes are held, and a timer runs", len(conn.held))
 	}
 }

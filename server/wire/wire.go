@@ -68,7 +68,7 @@ func (s *Stream) StopReading() error {
 	return s.StopReadingAt(time.Unix(1, 0))
 }
 
-// StopReadingAt is [Stream.StopReading] at some time to come. Of several calls, the last one counts.
+// StopReadingAt is [Stream.StopReading] at some time to come. It takes nothing back that has come to pass.
 func (s *Stream) StopReadingAt(deadline time.Time) error {
 	return s.controller.SetReadDeadline(deadline)
 }

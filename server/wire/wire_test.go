@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"example.com/routeguide/server/wire"
 )
@@ -326,6 +328,88 @@ func TestWhatIsNotForFramesIsLeftForConnect(t *testing.T) {
 		}
 		if string(left) != rest {
 			t.Errorf("%s: %d bytes are left for Connect, want %d", name, len(left), len(rest))
+		}
+	}
+}
+
+// dialRaw opens a connection of HTTP/2 that is read and written frame by frame.
+func dialRaw(t *testing.T, url string) (net.Conn, *http2.Framer) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	framer := http2.NewFramer(conn, conn)
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	if err := errors.Join(err, conn.SetDeadline(time.Now().Add(30*time.Second)), framer.WriteSettings(), framer.WriteSettingsAck()); err != nil {
+		t.Fatal(err)
+	}
+	return conn, framer
+}
+
+func TestTheAnswerToAPingIsNotWrittenBetweenHeaders(t *testing.T) {
+	t.Parallel()
+	// Headers of 40 KB are a HEADERS frame and two CONTINUATION.
+	url, _, _ := serve(t, func(response http.ResponseWriter, _ *http.Request) {
+		response.Header().Set("Long", strings.Repeat("~", 40_000))
+	})
+	_, framer := dialRaw(t, url)
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	const streams = 200
+	for i := range uint32(streams) {
+		block.Reset()
+		for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/"}, {":authority", "x"}} {
+			if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		if err := errors.Join(err, framer.WritePing(false, [8]byte{byte(i)})); err != nil {
+			t.Fatal(err)
+		}
+		// The framer's reader says when something comes between the parts of a block.
+		for pinged, ended := false, false; !pinged || !ended; {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatalf("stream %d: %v", i, err)
+			}
+			switch frame := frame.(type) {
+			case *http2.PingFrame:
+				pinged = true
+			case *http2.HeadersFrame:
+				ended = ended || frame.StreamEnded()
+			case *http2.DataFrame:
+				ended = ended || frame.StreamEnded()
+			}
+		}
+	}
+}
+
+func TestManyPingsAtOnceAreAnsweredToWhoReads(t *testing.T) {
+	t.Parallel()
+	url, _, _ := serve(t, func(http.ResponseWriter, *http.Request) {})
+	conn, framer := dialRaw(t, url)
+	const count = 5000
+	var pings bytes.Buffer
+	writer := http2.NewFramer(&pings, nil)
+	for i := range count {
+		if err := writer.WritePing(false, [8]byte{byte(i), byte(i >> 8)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() { _, _ = conn.Write(pings.Bytes()) }()
+	for answered := 0; answered < count; {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("%d of %d PINGs were answered: %v", answered, count, err)
+		}
+		if ping, ok := frame.(*http2.PingFrame); ok {
+			if got := int(ping.Data[0]) | int(ping.Data[1])<<8; got != answered {
+				t.Fatalf("the answer %d is to PING %d", answered, got)
+			}
+			answered++
 		}
 	}
 }

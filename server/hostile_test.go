@@ -1,0 +1,452 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/client/load"
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/measure"
+	"example.com/routeguide/internal/process"
+)
+
+// hostile is a client that speaks HTTP/2 as it likes.
+type hostile struct {
+	net.Conn
+
+	framer  *http2.Framer
+	headers bytes.Buffer
+	encoder *hpack.Encoder
+}
+
+const chatPath = "/routeguide.RouteGuide/RouteChat"
+
+// intrude opens a connection and exchanges the first frames. It gives up after a minute.
+func intrude(address string, settings ...http2.Setting) (*hostile, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	h := &hostile{Conn: conn, framer: http2.NewFramer(conn, conn)}
+	h.framer.AllowIllegalWrites = true
+	h.encoder = hpack.NewEncoder(&h.headers)
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, err
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		return nil, err
+	}
+	return h, errors.Join(h.framer.WriteSettings(settings...), h.framer.WriteSettingsAck())
+}
+
+// block returns the headers of a call, and more.
+func (h *hostile) block(path string, more ...hpack.HeaderField) []byte {
+	h.headers.Reset()
+	fields := []hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path}, {Name: ":authority", Value: "x"},
+		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+	}
+	for _, field := range append(fields, more...) {
+		_ = h.encoder.WriteField(field) // It goes to memory.
+	}
+	return slices.Clone(h.headers.Bytes())
+}
+
+func (h *hostile) open(stream uint32, path string, more ...hpack.HeaderField) error {
+	return h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.block(path, more...), EndHeaders: true})
+}
+
+// leave writes a note.
+func (h *hostile) leave(stream uint32, longitude int32, text string) error {
+	note, err := proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{Longitude: longitude}, Message: text})
+	if err != nil {
+		return err
+	}
+	return h.framer.WriteData(stream, false, message(0, note))
+}
+
+// message returns an encoded message with its prefix.
+func message(flags byte, encoded []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(encoded))), encoded...)
+}
+
+// awaitEnd reads until the server closes the connection or resets a stream.
+func (h *hostile) awaitEnd() error {
+	for {
+		frame, err := h.framer.ReadFrame()
+		if _, ok := frame.(*http2.RSTStreamFrame); ok {
+			return nil
+		}
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+			return errors.New("the server did not end it")
+		}
+		if err != nil {
+			return nil // That is the end.
+		}
+	}
+}
+
+// attacks are what hostile clients do. Each ends by itself, with an error if the server has not done its part.
+var attacks = []struct {
+	name   string
+	flags  []string
+	attack func(ctx context.Context, address string) error
+}{
+	{"never reads", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		// What fits into the connection's window, each note with all before it as its reply: 150 MB.
+		err = errors.Join(h.framer.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
+		for i := 0; i < 50 && err == nil; i++ {
+			err = h.leave(1, 1, strings.Repeat("x", 10<<10))
+		}
+		if err != nil {
+			return err
+		}
+		time.Sleep(3 * time.Second)
+		return h.awaitEnd()
+	}},
+	{"reads a byte a second", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		err = errors.Join(h.framer.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
+		for i := 0; i < 50 && err == nil; i++ {
+			err = h.leave(1, 2, strings.Repeat("x", 10<<10))
+		}
+		for i := 0; i < 4 && err == nil; i++ {
+			_, err = h.Read(make([]byte, 1))
+			time.Sleep(time.Second)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, h) // It ends, and does not go on for ever.
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+			return err
+		}
+		return nil
+	}},
+	{"opens its window by one", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		err = h.open(1, chatPath)
+		for i := 0; i < 10 && err == nil; i++ {
+			err = h.leave(1, 3, strings.Repeat("x", 1000))
+		}
+		updates := make(chan struct{})
+		go func() {
+			defer close(updates)
+			for h.framer.WriteWindowUpdate(1, 1) == nil {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		err = errors.Join(err, h.awaitEnd(), h.Close())
+		<-updates
+		return err
+	}},
+	{"opens and resets", nil, func(_ context.Context, address string) error {
+		h, err := intrude(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		go func() { _, _ = io.Copy(io.Discard, h) }()
+		for i := range uint32(200_000) {
+			if err := errors.Join(h.open(2*i+1, chatPath), h.framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel)); err != nil {
+				return nil // The server has had enough.
+			}
+		}
+		return nil
+	}},
+	{"floods CONTINUATION", nil, func(_ context.Context, address string) error {
+		h, err := intrude(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		if err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.block(chatPath)}); err != nil {
+			return err
+		}
+		h.encoder.SetMaxDynamicTableSize(0)
+		for range 100_000 {
+			if err := h.framer.WriteContinuation(1, false, h.block("/", hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
+				return nil // The server has had enough.
+			}
+		}
+		return errors.New("the server has taken more than 100 MB of headers")
+	}},
+	{"sends large headers", nil, func(_ context.Context, address string) error {
+		for range 20 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			// One large field in the table of HPACK, and 3000 times a byte that stands for it: 12 MB.
+			bomb := h.block(chatPath, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
+			bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 3000)...)
+			_ = h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndHeaders: true})
+			frame, err := h.framer.ReadFrame()
+			for err == nil {
+				if headers, ok := frame.(*http2.HeadersFrame); ok && headers.StreamID == 1 {
+					break // It says 431, or its like.
+				}
+				frame, err = h.framer.ReadFrame()
+			}
+			_ = h.Close()
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				return err
+			}
+		}
+		return nil
+	}},
+	{"stops in the middle", nil, func(_ context.Context, address string) error {
+		for i := range 300 {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				return err
+			}
+			defer conn.Close() // They are to stay open until the end.
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			data := append([]byte{0, 0x40, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 100)...) // 100 bytes of 16 KiB
+			_, err = conn.Write([]byte(http2.ClientPreface)[:i%len(http2.ClientPreface)])
+			if err == nil {
+				err = h.open(1, chatPath)
+			}
+			if err == nil {
+				_, err = h.Write(data[:9+i%100])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		time.Sleep(2 * time.Second)
+		return nil
+	}},
+	{"sends what unpacks to gigabytes", nil, func(_ context.Context, address string) error {
+		var packed bytes.Buffer
+		writer := gzip.NewWriter(&packed)
+		zeros := make([]byte, 1<<20)
+		for range 400 { // 400 MB become 400 kB, which is below the limit of a message.
+			if _, err := writer.Write(zeros); err != nil {
+				return err
+			}
+		}
+		if err := writer.Close(); err != nil {
+			return err
+		}
+		bomb := message(1, packed.Bytes())
+		for _, path := range []string{chatPath, "/routeguide.RouteGuide/GetFeature"} {
+			for range 20 {
+				h, err := intrude(address)
+				if err != nil {
+					return err
+				}
+				err = h.open(1, path, hpack.HeaderField{Name: "grpc-encoding", Value: "gzip"})
+				for rest := bomb; len(rest) > 0 && err == nil; {
+					part := rest[:min(len(rest), 16<<10)]
+					rest = rest[len(part):]
+					err = h.framer.WriteData(1, false, part)
+				}
+				if err == nil {
+					err = awaitStatus(h, "8")
+				}
+				_ = h.Close()
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+			}
+		}
+		return nil
+	}},
+	{"floods PING and SETTINGS", nil, func(_ context.Context, address string) error {
+		for _, write := range []func(*hostile) error{
+			func(h *hostile) error { return h.framer.WritePing(false, [8]byte{}) },
+			func(h *hostile) error { return h.framer.WriteSettings() },
+			func(h *hostile) error { return h.framer.WriteData(1, false, nil) },
+		} {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			err = h.open(1, chatPath)
+			for i := 0; i < 300_000 && err == nil; i++ {
+				err = write(h)
+			}
+			_ = h.Close()
+		}
+		return nil
+	}},
+	{"opens 10,000 silent chats", nil, func(ctx context.Context, address string) error {
+		result, err := load.Run(ctx, load.Options{
+			Address: address, Mode: load.Idle, Connections: 100, Chats: 10_000, NoteBytes: load.MinNoteBytes, Duration: 3 * time.Second,
+		})
+		if err == nil && result.Errors > 0 {
+			err = errors.New(result.FirstError)
+		}
+		return err
+	}},
+	{"replays a hot location", nil, func(ctx context.Context, address string) error {
+		result, err := load.Run(ctx, load.Options{
+			Address: address, Mode: load.WrittenAhead, Ahead: 100, Connections: 4, Chats: 100, Locations: 1, NoteBytes: 1000,
+			Duration: 3 * time.Second, Notes: 4000,
+		})
+		if err == nil && result.Errors > 0 {
+			err = errors.New(result.FirstError)
+		}
+		return err
+	}},
+	{"sends noise", nil, func(_ context.Context, address string) error {
+		random := rand.New(rand.NewPCG(1, 2))
+		for range 300 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			_ = h.open(1, chatPath)
+			for range 50 {
+				payload := make([]byte, random.IntN(100))
+				for i := range payload {
+					payload[i] = byte(random.Uint32())
+				}
+				// What follows an error of the protocol may meet a closed connection.
+				_ = h.framer.WriteRawFrame(http2.FrameType(random.IntN(11)), http2.Flags(random.Uint32()), uint32(random.IntN(4)), payload)
+			}
+			_ = h.Close()
+		}
+		return nil
+	}},
+}
+
+// awaitStatus reads until a status of gRPC comes.
+func awaitStatus(h *hostile, want string) error {
+	h.framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
+	for {
+		frame, err := h.framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		headers, ok := frame.(*http2.MetaHeadersFrame)
+		if !ok {
+			continue
+		}
+		for _, field := range headers.Fields {
+			if field.Name == "grpc-status" && field.Value != want {
+				return fmt.Errorf("got the status %s, want %s", field.Value, want)
+			}
+			if field.Name == "grpc-status" {
+				return nil
+			}
+		}
+	}
+}
+
+// boundMiB is how much memory a server takes at the most, whatever is done to it here.
+const boundMiB = 512
+
+// Whatever a hostile client does, the server goes on, takes bounded memory, and answers the well-behaved chat
+// beside it.
+func TestHostileClients(t *testing.T) {
+	program, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range attacks {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server, address, err := process.StartServer(program, append([]string{"--notes", "memory:"}, test.flags...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := server.Kill(); err != nil {
+					t.Error(err)
+				}
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var took []float64
+			neighbour := make(chan error, 1)
+			go func() {
+				var err error
+				took, err = beside(ctx, "http://"+address)
+				neighbour <- err
+			}()
+			err = test.attack(t.Context(), address)
+			cancel()
+			if err := <-neighbour; err != nil {
+				t.Errorf("the well-behaved chat: %v", err)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			most, err := measure.Memory(server.PID(), "VmHWM")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if most > boundMiB<<20 {
+				t.Errorf("the server took %d MiB, want %d at most", most>>20, boundMiB)
+			}
+			if len(took) > 0 {
+				t.Logf("memory: %d MiB at the most; the chat beside it: %d replies, median %.1f ms, slowest %.1f ms",
+					most>>20, len(took), measure.Median(took), slices.Max(took))
+			}
+			if err := server.Stop(); err != nil {
+				t.Errorf("the server did not end well: %v", err)
+			}
+		})
+	}
+}
+
+// beside chats until ctx ends, and returns how long its replies took.
+func beside(ctx context.Context, url string) ([]float64, error) {
+	client, err := routechat.New(url)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	stream, err := client.RouteChat(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, err
+	}
+	var took []float64
+	for i := int32(0); ctx.Err() == nil; i++ {
+		start := time.Now()
+		if err := stream.Send(&routeguide.RouteNote{Location: &routeguide.Point{Latitude: 5, Longitude: i}}); err != nil {
+			return nil, err
+		}
+		if _, err := stream.Receive(); err != nil {
+			return nil, err
+		}
+		took = append(took, float64(time.Since(start).Microseconds())/1000)
+		time.Sleep(5 * time.Millisecond)
+	}
+	return took, errors.Join(stream.CloseRequest(), stream.CloseResponse())
+}
