@@ -12,6 +12,7 @@ BIN := .bin
 export PATH := $(abspath $(BIN)):$(PATH)
 BUF_VERSION := v1.75.0
 GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
 
 # The contract as it was released last.
 RELEASED := proto/released.binpb
@@ -31,6 +32,27 @@ run: ## Serve RouteGuide on localhost:50051
 test: tools ## Run every test, with the race detector, and against the stock tools
 	go test -race -count=1 ./...
 	cd $(INTEROP) && go test -count=1 ./...
+
+# How long the soak lasts, and each fuzz target.
+SOAK := 10m
+FUZZ := 20s
+
+.PHONY: soak
+soak: ## Let chats come, go, stall and drain at random for SOAK (10m), and look at what is left
+	go test -count=1 -timeout 30m -run TestSoak -v ./server -soak $(SOAK)
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZ (20s)
+	@for file in $$(grep -rl --include=*_test.go '^func Fuzz' .); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+			echo "$$target in $$(dirname $$file), for $(FUZZ)"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x $$(dirname $$file); \
+		done; \
+	done
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what this module uses (asks vuln.go.dev)
+	go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
 
 .PHONY: bench
 bench: tools ## Run the Go benchmarks, and measure the stores side by side, and the server against grpc-go's

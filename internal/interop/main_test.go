@@ -15,7 +15,7 @@ import (
 var (
 	ourServer, ourClient     string
 	stockServer, stockClient string
-	grpcurl                  string
+	grpcurl, h2spec          string
 )
 
 func TestMain(m *testing.M) {
@@ -42,6 +42,7 @@ func withPrograms(run func() int) (int, error) {
 		{&stockServer, ".", "google.golang.org/grpc/examples/route_guide/server"},
 		{&stockClient, ".", "google.golang.org/grpc/examples/route_guide/client"},
 		{&grpcurl, ".", "github.com/fullstorydev/grpcurl/cmd/grpcurl"},
+		{&h2spec, ".", "github.com/summerwind/h2spec/cmd/h2spec"},
 	} {
 		if *build.program, err = process.Build(build.dir, build.pkg, folder); err != nil {
 			return 0, err

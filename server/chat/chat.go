@@ -150,6 +150,9 @@ func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Tr
 	}
 	defer h.remove(chat)
 	err := guarded(chat.receive)
+	if _, panicked := errors.AsType[*PanicError](err); panicked {
+		chat.end(err) // Who knows what of its last note became.
+	}
 	if failure := chat.finish(); failure != nil {
 		err = failure
 	}

@@ -153,3 +153,51 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 }
+
+func TestConnectionsBeyondTheBoundWait(t *testing.T) {
+	t.Parallel()
+	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), h2c.Options{MaxConnections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	get := func(conn net.Conn, within time.Duration) error {
+		if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return err
+		}
+		_, err := conn.Read(make([]byte, 1000))
+		return err
+	}
+	var conns [2]net.Conn
+	for i := range conns {
+		if conns[i], err = net.Dial("tcp", server.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		defer conns[i].Close()
+	}
+	if err := get(conns[0], 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(conns[1], 100*time.Millisecond); err == nil {
+		t.Error("a second connection was served")
+	}
+	if open := server.Connections(); open != 1 {
+		t.Errorf("%d connections are open, want 1", open)
+	}
+	if err := conns[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := conns[1].SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conns[1].Read(make([]byte, 1000)); err != nil {
+		t.Errorf("the second connection, once the first has ended: %v", err)
+	}
+	if err := errors.Join(server.Close(), <-served); err != nil {
+		t.Error(err)
+	}
+}

@@ -35,12 +35,22 @@ func TestMain(m *testing.M) {
 // start serves RouteGuide with a store for the length of the test.
 func start(t *testing.T, store notes.Store) (url string, running *service.Service) {
 	t.Helper()
+	return startFor(t, store)
+}
+
+func startFor(t testing.TB, store notes.Store) (url string, running *service.Service) {
+	t.Helper()
+	return startWith(t, service.Options{Chats: chat.Options{Store: store}})
+}
+
+func startWith(t testing.TB, options service.Options) (url string, running *service.Service) {
+	t.Helper()
 	features, err := guide.Default()
 	if err != nil {
 		t.Fatal(err)
 	}
-	running = service.New(guide.New(features), service.Options{Chats: chat.Options{Store: store}})
-	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", running, h2c.Options{MaxStreams: 1000})
+	running = service.New(guide.New(features), options)
+	server, err := h2c.Listen(context.Background(), "127.0.0.1:0", running, h2c.Options{MaxStreams: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +59,7 @@ func start(t *testing.T, store notes.Store) (url string, running *service.Servic
 	t.Cleanup(func() {
 		timeout, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if err := errors.Join(server.Shutdown(timeout), <-served, store.Close()); err != nil {
+		if err := errors.Join(server.Shutdown(timeout), <-served, options.Chats.Store.Close()); err != nil {
 			t.Error(err)
 		}
 		running.Close()
