@@ -84,17 +84,20 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tlsConn{tls.Server(conn, l.config)}, nil
+	return &tlsConn{Conn: tls.Server(conn, l.config)}, nil
 }
 
 // tlsConn tells who speaks HTTP in clear that this is TLS.
 type tlsConn struct {
 	*tls.Conn
+
+	told bool // only Read looks at it
 }
 
 func (c *tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader) {
+	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader) && !c.told {
+		c.told = true
 		_, _ = notTLS.Conn.Write([]byte("HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https.\n"))
 	}
 	return n, err

@@ -8,12 +8,16 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
@@ -249,5 +253,65 @@ func TestAPanicEndsOneCall(t *testing.T) {
 		if text := log.String(); running.Panics() != 1 || !strings.Contains(text, name) || !strings.Contains(text, "limits_test.go") || strings.Contains(text, "secret") {
 			t.Errorf("%d panics, and in the log:\n%s", running.Panics(), text)
 		}
+	}
+}
+
+// A chat that replays a long history does not keep another one on its connection waiting.
+func TestALongReplayIsSharedWithOthers(t *testing.T) {
+	t.Parallel()
+	store := notes.NewMemory()
+	long, err := proto.Marshal(note(1, strings.Repeat("x", 10_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const history = 5000 // 50 MB
+	for range history {
+		if _, err := notes.Append(t.Context(), store, notes.Location{Longitude: 1}, notes.Note{Encoded: long}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	url, _ := start(t, store)
+	client := dial(t, url)
+	replaying, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replaying.Send(note(1, "all of it")); err != nil {
+		t.Fatal(err)
+	}
+	var received atomic.Int64
+	var replay sync.WaitGroup
+	replay.Go(func() {
+		for received.Load() <= history {
+			if _, err := replaying.Receive(); err != nil {
+				t.Error(err)
+				return
+			}
+			received.Add(1)
+		}
+	})
+	for received.Load() == 0 {
+		runtime.Gosched()
+	}
+	answered := int32(0)
+	for ; received.Load() < history; answered++ {
+		if err := beside.Send(note(100+answered, "beside")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := beside.Receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replay.Wait()
+	if answered < 10 {
+		t.Errorf("%d replies came beside the replay, want some", answered)
+	}
+	t.Logf("%d replies came beside a replay of %d notes", answered, history)
+	for _, end := range []func() error{replaying.CloseRequest, replaying.CloseResponse, beside.CloseRequest, beside.CloseResponse} {
+		_ = end()
 	}
 }
