@@ -236,9 +236,12 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	if panicked, ok := errors.AsType[*chat.PanicError](err); ok {
 		h.panics.note(ctx, stream.Spec().Procedure, panicked.Value, panicked.Stack)
 	}
+	if err != nil {
+		about = append(about, "err", err) // None of these errors has the text of a note in it.
+	}
 	if isStores(err) {
 		h.failed.Add(1)
-		h.logger.WarnContext(ctx, "chat ended", append(about, "err", err)...)
+		h.logger.WarnContext(ctx, "chat ended", about...)
 	} else {
 		h.logger.InfoContext(ctx, "chat ended", about...)
 	}

@@ -1,0 +1,59 @@
+package wire
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+// discarded is a response that goes nowhere.
+type discarded struct{ http.ResponseWriter }
+
+func (discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (discarded) Flush()                      {}
+func (discarded) FlushError() error           { return nil }
+
+// BenchmarkFrames is one note of a replay.
+func BenchmarkFrames(b *testing.B) {
+	stream := &Stream{response: discarded{}, controller: http.NewResponseController(discarded{}), binary: true}
+	frames, _ := stream.Frames()
+	note := make([]byte, 45)
+	b.ReportAllocs()
+	for range b.N {
+		if err := frames.Write(note); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := frames.Flush(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkIncoming is one DATA frame with a note, of 16 streams that are written ahead.
+func BenchmarkIncoming(b *testing.B) {
+	var sent bytes.Buffer
+	sent.WriteString(preface)
+	framer := http2.NewFramer(&sent, nil)
+	if err := framer.WriteSettings(); err != nil {
+		b.Fatal(err)
+	}
+	for i := range b.N {
+		if err := framer.WriteData(uint32(2*(i%16)+1), false, make([]byte, 50)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	in := newIncoming(&sent, nil)
+	buffer := make([]byte, 16<<10)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for {
+		if _, err := in.Read(buffer); err == io.EOF { //nolint:errorlint // It is what a buffer returns.
+			return
+		} else if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
