@@ -14,6 +14,12 @@ import (
 	"example.com/routeguide/server/h2c"
 )
 
+// healthPaths are what anyone may ask, whose answers balancers need.
+var healthPaths = []string{
+	"/" + grpchealth.HealthV1ServiceName + "/Check",
+	"/" + grpchealth.HealthV1ServiceName + "/Watch",
+}
+
 // accessFlags say how a server is reached, and by whom.
 type accessFlags struct {
 	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"Speak TLS with the certificate in this file (PEM, with those up to the authority). It is read again when it changes."`
@@ -57,7 +63,7 @@ func (f *accessFlags) require(logger *slog.Logger) (func(http.Handler) http.Hand
 	if f.Tokens == "" {
 		return nil, nil //nolint:nilnil // That is everyone.
 	}
-	tokens, err := access.NewTokens(f.Tokens, logger, grpchealth.HealthV1ServiceName)
+	tokens, err := access.NewTokens(f.Tokens, logger, healthPaths...)
 	if err != nil {
 		return nil, fmt.Errorf("--tokens %s: %w", f.Tokens, err)
 	}

@@ -73,9 +73,14 @@ func write(t *testing.T, path, text string) {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(20 * time.Millisecond) {
+	eventuallyWithin(t, 10*time.Second, what, condition)
+}
+
+func eventuallyWithin(t *testing.T, timeout time.Duration, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(timeout); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %v: %s", timeout, what)
 		}
 	}
 }
@@ -159,6 +164,11 @@ func TestTokens(t *testing.T) {
 		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": "unauthenticated",
 		"/routeguide.RouteGuide/ListFeatures":                       "unauthenticated",
 		"/grpc.health.v1.Health/Check":                              "SERVING",
+		// What looks like health, and is served by something else.
+		"/grpc.reflection.v1.ServerReflection/grpc.health.v1.Health/Check":      "unauthenticated",
+		"/grpc.reflection.v1alpha.ServerReflection/grpc.health.v1.Health/Check": "unauthenticated",
+		"/routeguide.RouteGuide/grpc.health.v1.Health/Check":                    "unauthenticated",
+		"/grpc.health.v1.Health/Check/":                                         "unauthenticated",
 	} {
 		if got := post(t, url+path); !strings.Contains(got, want) {
 			t.Errorf("%s without a token: got %s, want %s", path, got, want)

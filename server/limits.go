@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"example.com/routeguide/internal/command"
@@ -31,7 +32,13 @@ type limitFlags struct {
 // call.
 const defaultNoteRate = 1000
 
+// maxNoteRate is the largest bound that makes sense of how many notes a second a client may leave.
+const maxNoteRate = 1e8
+
 func (f *limitFlags) check() error {
+	if f.NoteRate != -1 && (f.NoteRate < 0 || f.NoteRate > maxNoteRate || math.IsNaN(f.NoteRate)) {
+		return command.Usagef("--note-rate %g: want a number of notes up to %g, or 0 for no bound", f.NoteRate, maxNoteRate)
+	}
 	for _, limit := range []struct {
 		flag  string
 		value int64

@@ -65,7 +65,8 @@ func (s *soakServer) rest(t *testing.T) (goroutines int, mib int64) {
 	eventually(t, "all chats have ended", func() bool {
 		return strings.Contains(get(t, "http://"+s.admin+"/metrics"), "\nrouteguide_chats 0\n")
 	})
-	eventually(t, "all connections have ended", func() bool {
+	// A client that has closed has a connection for 90 s more, if its last call had just ended.
+	eventuallyWithin(t, 2*time.Minute, "all connections have ended", func() bool {
 		return strings.Contains(get(t, "http://"+s.admin+"/metrics"), "\nrouteguide_connections 0\n")
 	})
 	get(t, "http://"+s.admin+"/debug/pprof/heap?gc=1")

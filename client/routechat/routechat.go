@@ -64,7 +64,11 @@ func (c Config) New(baseURL string, options ...connect.ClientOption) (*Client, e
 		return nil, fmt.Errorf("%q is not the URL of a server: want http://host:port or https://host:port", baseURL)
 	}
 	transport := newTransport(c.TLS)
-	caller := &http.Client{Transport: transport}
+	caller := &http.Client{
+		Transport: transport,
+		// No call is redirected: it would take the token elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	if c.Token != "" {
 		caller.Transport = &withToken{transport, "Bearer " + c.Token}
 	}
@@ -87,8 +91,8 @@ func (t *withToken) RoundTrip(request *http.Request) (*http.Response, error) {
 	return t.Transport.RoundTrip(request)
 }
 
-// Close closes the connections that no call uses. Those of calls that go on are closed when the
-// calls end.
+// Close closes the connections that no call uses. Those of calls that go on, or have just ended, are closed
+// once no call has used them for 90 seconds.
 func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }

@@ -30,12 +30,12 @@ const hashed = "sha256:"
 // Tokens are the bearer tokens in a file. Its methods may be called concurrently.
 type Tokens struct {
 	file *watched.Files[[][sha256.Size]byte]
-	open []string // services that need no token
+	open map[string]bool // paths that need no token
 }
 
 // NewTokens returns the tokens in a file: one a line, or its SHA-256 as sha256:<64 hexadecimal digits>; empty
-// lines and those that begin with # do not count. The file is read again when it has changed. The services
-// whose names are in open are for everyone.
+// lines and those that begin with # do not count. The file is read again when it has changed. The paths
+// in open are for everyone.
 func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error) {
 	file, err := watched.New(func() ([][sha256.Size]byte, error) {
 		text, err := os.ReadFile(path)
@@ -47,7 +47,11 @@ func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error
 	if err != nil {
 		return nil, err
 	}
-	return &Tokens{file: file, open: open}, nil
+	tokens := &Tokens{file: file, open: make(map[string]bool)}
+	for _, path := range open {
+		tokens.open[path] = true
+	}
+	return tokens, nil
 }
 
 // parse returns the hashes of the tokens in a file.
@@ -83,14 +87,17 @@ func parse(text []byte) ([][sha256.Size]byte, error) {
 // Require returns a handler that answers requests without one of the tokens with UNAUTHENTICATED, in their
 // protocol, and passes all others on to next.
 func (t *Tokens) Require(next http.Handler) http.Handler {
-	return authn.NewMiddleware(func(_ context.Context, request authn.Request) (any, error) {
-		for _, service := range t.open {
-			if strings.HasPrefix(request.Procedure(), "/"+service+"/") {
-				return nil, nil //nolint:nilnil // There is nobody to know.
-			}
-		}
+	guarded := authn.NewMiddleware(func(_ context.Context, request authn.Request) (any, error) {
 		return nil, t.check(request.Header().Get("Authorization"))
 	}).Wrap(next)
+	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		// The whole path, and no other form of it: a handler may serve all that is below its own.
+		if t.open[request.URL.Path] {
+			next.ServeHTTP(response, request)
+			return
+		}
+		guarded.ServeHTTP(response, request)
+	})
 }
 
 // check returns an error unless there is a token in a header that is in the file.

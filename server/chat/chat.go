@@ -195,6 +195,7 @@ type chat struct {
 	// taking says that the stream has something that it may not be able to get rid of, and progress
 	// counts how often it could. They are for the watch.
 	taking   atomic.Bool
+	stopped  atomic.Bool // somebody else than its own goroutines has ended it
 	progress atomic.Int64
 
 	mu      sync.Mutex // guards the rest
@@ -272,24 +273,36 @@ func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
 	return notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}, kept, err
 }
 
-// keepPace waits until the client's pace allows another note.
+// paceEvery is how often a client that is too fast is looked at again.
+const paceEvery = 50 * time.Millisecond
+
+// keepPace waits until the client's pace allows another note. What it waits for is not reserved: a chat that ends
+// meanwhile leaves no debt to others of the same client.
 func (c *chat) keepPace() error {
-	if c.pace == nil {
+	if c.pace == nil || c.pace.Allow() {
 		return nil
 	}
-	delay := c.pace.Reserve().Delay()
-	if delay == 0 {
-		return nil
-	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-c.host.hurried:
-	case <-c.ctx.Done():
-		return context.Cause(c.ctx)
+	ticker := time.NewTicker(paceEvery)
+	defer ticker.Stop()
+	for !c.pace.Allow() {
+		select {
+		case <-ticker.C:
+		case <-c.host.hurried:
+			return nil
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		}
+		if err := c.failed(); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func (c *chat) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.failure, c.lost)
 }
 
 // expect makes room for a reply and returns its number. It waits while too many are pending.
@@ -408,7 +421,7 @@ const progressBytes = 32 << 10
 // sendNotes sends a chunk of a reply. It returns whether to go on.
 func (c *chat) sendNotes(chunk []notes.Note, err error) bool {
 	c.replyErr = err
-	c.taking.Store(true)
+	c.beginTaking()
 	sent := int64(0)
 	for i := 0; i < len(chunk) && c.replyErr == nil; i++ {
 		c.replyErr = c.stream.Send(chunk[i].Encoded)
@@ -425,9 +438,18 @@ func (c *chat) sendNotes(chunk []notes.Note, err error) bool {
 	return c.replyErr == nil
 }
 
+// beginTaking says that the stream is about to be given something. Should the chat have been ended just now, the
+// stream must not block.
+func (c *chat) beginTaking() {
+	c.taking.Store(true)
+	if c.stopped.Load() {
+		c.stream.Reset()
+	}
+}
+
 // flush sends what the stream holds back.
 func (c *chat) flush() error {
-	c.taking.Store(true)
+	c.beginTaking()
 	err := c.stream.Flush()
 	c.progress.Add(1)
 	c.taking.Store(false)

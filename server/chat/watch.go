@@ -106,6 +106,7 @@ func (c *chat) end(err error) bool {
 	first := c.failure == nil
 	c.fail(err)
 	c.mu.Unlock()
+	c.stopped.Store(true)
 	if c.taking.Load() {
 		c.stream.Reset()
 	}

@@ -29,6 +29,10 @@ import (
 // Most notes and features are far shorter, and compressing them costs more than all the rest.
 const compressMinBytes = 1 << 10
 
+// shortBytes is how long a request message may be that is no note: a Point, a Rectangle, or the name of a
+// service.
+const shortBytes = 4 << 10
+
 // A Service is RouteGuide as an HTTP handler. All of its methods may be called concurrently.
 type Service struct {
 	http.Handler
@@ -88,6 +92,8 @@ func New(guide *guide.Guide, options Options) *Service {
 		connect.WithReadMaxBytes(options.MessageBytes),
 		withGzip(options.MessageBytes),
 	)
+	// All other messages than notes are short.
+	short := connect.WithReadMaxBytes(shortBytes)
 	reflector := grpcreflect.NewStaticReflector(
 		routeguideconnect.RouteGuideName,
 		grpchealth.HealthV1ServiceName,
@@ -102,10 +108,15 @@ func New(guide *guide.Guide, options Options) *Service {
 		logger: options.Logger,
 		panics: service.panics,
 		failed: &service.storeErrors,
-	}, handlerOptions))
-	mux.Handle(grpchealth.NewHandler(service.health, handlerOptions))
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, handlerOptions))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions))
+	}, handlerOptions, connect.WithConditionalHandlerOptions(func(spec connect.Spec) []connect.HandlerOption {
+		if spec.Procedure == routeguideconnect.RouteGuideRouteChatProcedure {
+			return nil
+		}
+		return []connect.HandlerOption{short}
+	})))
+	mux.Handle(grpchealth.NewHandler(service.health, handlerOptions, short))
+	mux.Handle(grpcreflect.NewHandlerV1(reflector, handlerOptions, short))
+	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions, short))
 	inner := http.Handler(mux)
 	if options.Require != nil {
 		inner = options.Require(inner)

@@ -20,7 +20,8 @@ type Files[T any] struct {
 
 	mu     sync.Mutex // guards the rest
 	looked time.Time
-	stamps []stamp
+	stamps []stamp // of what value was made of
+	failed []stamp // of what nothing could be made of
 	value  T
 }
 
@@ -52,13 +53,15 @@ func (f *Files[T]) Get() T {
 	if same(stamps, f.stamps) {
 		return f.value
 	}
-	f.stamps = stamps
-	value, err := f.load()
+	value, err := f.load() // again and again, while it fails: not all reasons are in the file
 	if err != nil {
-		f.logger.Error("a file has changed and cannot be used: what it was before goes on", "files", f.paths, "err", err)
+		if !same(stamps, f.failed) {
+			f.logger.Error("a file has changed and cannot be used: what it was before goes on", "files", f.paths, "err", err)
+		}
+		f.failed = stamps
 		return f.value
 	}
-	f.value = value
+	f.value, f.stamps, f.failed = value, stamps, nil
 	f.logger.Info("read again, since it has changed", "files", f.paths)
 	return value
 }
@@ -74,6 +77,9 @@ func (f *Files[T]) look() []stamp {
 }
 
 func same(a, b []stamp) bool {
+	if len(a) != len(b) {
+		return false
+	}
 	for i := range a {
 		if !a[i].modified.Equal(b[i].modified) || a[i].size != b[i].size {
 			return false
