@@ -317,7 +317,7 @@ var attacks = []struct {
 	{"replays a hot location", nil, func(ctx context.Context, address string) error {
 		result, err := load.Run(ctx, load.Options{
 			Address: address, Mode: load.WrittenAhead, Ahead: 100, Connections: 4, Chats: 100, Locations: 1, NoteBytes: 1000,
-			Duration: 3 * time.Second, Notes: 4000,
+			Duration: 3 * time.Second, Notes: 1500,
 		})
 		if err == nil && result.Errors > 0 {
 			err = errors.New(result.FirstError)
