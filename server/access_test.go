@@ -54,11 +54,16 @@ func visit(ctx context.Context, config routechat.Config, url string, options ...
 	return errors.Join(err, sent, closed, stream.CloseResponse())
 }
 
-func trusting(t *testing.T, certificate string) *tls.Config {
+// trusting returns how a client trusts servers that an authority, whose certificate is in a file, vouches for.
+func trusting(t *testing.T, authority string) *tls.Config {
 	t.Helper()
-	config, err := clientTLS(certificate)
+	pem, err := os.ReadFile(authority)
 	if err != nil {
 		t.Fatal(err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		t.Fatalf("there is no certificate in %s", authority)
 	}
 	return config
 }
@@ -342,16 +347,4 @@ func do(t *testing.T, method, url, body string) string {
 func hashOf(token string) string {
 	hash := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(hash[:])
-}
-
-func clientTLS(authority string) (*tls.Config, error) {
-	pem, err := os.ReadFile(authority)
-	if err != nil {
-		return nil, err
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, errors.New("no certificate")
-	}
-	return config, nil
 }

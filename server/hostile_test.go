@@ -102,6 +102,23 @@ func (h *hostile) awaitEnd() error {
 	}
 }
 
+// askForMuch opens a chat that is owed 13 MB, all of which its windows take: of 50 notes at one place, each has all
+// before it in its reply.
+func askForMuch(address string) (*hostile, error) {
+	h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(h.framer.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
+	for i := 0; i < 50 && err == nil; i++ {
+		err = h.leave(1, 1, strings.Repeat("x", 10<<10))
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
 // attacks are what hostile clients do. Each ends by itself, with an error if the server has not done its part.
 var attacks = []struct {
 	name   string
@@ -109,32 +126,20 @@ var attacks = []struct {
 	attack func(ctx context.Context, address string) error
 }{
 	{"never reads", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
-		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		h, err := askForMuch(address)
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		// What fits into the connection's window, each note with all before it as its reply: 150 MB.
-		err = errors.Join(h.framer.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
-		for i := 0; i < 50 && err == nil; i++ {
-			err = h.leave(1, 1, strings.Repeat("x", 10<<10))
-		}
-		if err != nil {
-			return err
-		}
 		time.Sleep(3 * time.Second)
 		return h.awaitEnd()
 	}},
 	{"reads a byte a second", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
-		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		h, err := askForMuch(address)
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		err = errors.Join(h.framer.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
-		for i := 0; i < 50 && err == nil; i++ {
-			err = h.leave(1, 2, strings.Repeat("x", 10<<10))
-		}
 		for i := 0; i < 4 && err == nil; i++ {
 			_, err = h.Read(make([]byte, 1))
 			time.Sleep(time.Second)

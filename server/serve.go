@@ -166,7 +166,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
 	}
-	if err := errors.Join(told.Watch(numbers(service, server)...)); err != nil {
+	if err := told.Watch(numbers(service, server)...); err != nil {
 		return errors.Join(err, server.Close(), store.Close())
 	}
 	if flags.Admin != "" {

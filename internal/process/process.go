@@ -48,10 +48,11 @@ type Process struct {
 
 // Start runs a program. Its standard output and error both come to Printed.
 func Start(program string, args ...string) (*Process, error) {
-	return start(nil, program, args...)
+	return StartWith(nil, program, args...)
 }
 
-func start(environment []string, program string, args ...string) (*Process, error) {
+// StartWith is [Start] with variables added to the environment.
+func StartWith(environment []string, program string, args ...string) (*Process, error) {
 	process := &Process{
 		command: exec.Command(program, args...),
 		done:    make(chan struct{}),
@@ -188,11 +189,6 @@ func Run(ctx context.Context, program string, args ...string) (string, error) {
 	return string(output), nil
 }
 
-// StartWith is [Start] with variables added to the environment.
-func StartWith(environment []string, program string, args ...string) (*Process, error) {
-	return start(environment, program, args...)
-}
-
 // StartServer runs a RouteGuide server, built from this module, on a free port of 127.0.0.1, and
 // returns it with its address once it serves.
 func StartServer(program string, args ...string) (server *Process, address string, err error) {
@@ -201,7 +197,7 @@ func StartServer(program string, args ...string) (server *Process, address strin
 
 // StartServerWith is [StartServer] with variables added to the environment.
 func StartServerWith(environment []string, program string, args ...string) (server *Process, address string, err error) {
-	server, err = start(environment, program, append([]string{"--listen", "127.0.0.1:0"}, args...)...)
+	server, err = StartWith(environment, program, append([]string{"--listen", "127.0.0.1:0"}, args...)...)
 	if err != nil {
 		return nil, "", err
 	}

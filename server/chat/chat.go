@@ -21,9 +21,6 @@ import (
 	"example.com/routeguide/server/validate"
 )
 
-// DefaultMaxPending is how many notes of one chat may wait for their replies, unless [Options] say otherwise.
-const DefaultMaxPending = 1 << 18
-
 // A Stream is a chat as the RPC sees it. Receive is called by one goroutine at a time, and so are Send
 // and Flush, but both at once.
 type Stream interface {
@@ -58,123 +55,6 @@ var (
 
 // ErrMalformed says that what a client has sent is no RouteNote.
 var ErrMalformed = errors.New("unmarshal message: it is no RouteNote")
-
-// Options are what a [Host] needs to know. All but Store may be left out; 0 is no bound, unless it says
-// otherwise.
-type Options struct {
-	// Store keeps the notes.
-	Store notes.Store
-	// History is how many notes a reply has at most, the newest.
-	History int
-	// MaxText is how many bytes the text of a note may have. All of the encoded note may be 1 KiB longer.
-	MaxText int
-	// MaxChats is how many chats there may be at once.
-	MaxChats int
-	// MaxPending is how many notes of a chat may wait for their replies; 0 is [DefaultMaxPending]. A
-	// client that has written so many without reading is not read from until it does.
-	MaxPending int
-	// MaxPendingInAll is how many notes of all chats may wait for their replies, which take 24 bytes
-	// each. Beyond it, the chat that has the most is ended.
-	MaxPendingInAll int
-	// StallTimeout is how long a client may take to take 32 KiB that wait for it, or less if less do. A
-	// chat whose client takes longer is reset. One that is merely silent is not.
-	StallTimeout time.Duration
-}
-
-// A Host holds the chats of a server. Its methods may be called concurrently.
-type Host struct {
-	options Options
-	watch   *watch // nil if nothing is watched
-	hurried chan struct{}
-	counts  counts
-
-	mu    sync.Mutex // guards chats
-	chats map[*chat]struct{}
-}
-
-// NewHost returns a host whose chats keep notes in a store. It must be closed.
-func NewHost(options Options) *Host {
-	if options.MaxPending == 0 {
-		options.MaxPending = DefaultMaxPending
-	}
-	host := &Host{options: options, hurried: make(chan struct{}), chats: make(map[*chat]struct{})}
-	if options.StallTimeout > 0 {
-		host.watch = startWatch(host)
-	}
-	return host
-}
-
-// Hurry lets no chat wait for its pace any more: the server is about to end. It must be called once at most.
-func (h *Host) Hurry() {
-	close(h.hurried)
-}
-
-// Close ends what the host does by itself, once there are no more chats.
-func (h *Host) Close() {
-	if h.watch != nil {
-		h.watch.close()
-	}
-}
-
-// OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
-// older. Notes from then on must not be forgotten: a reply ends with the note that asked for it.
-func (h *Host) OldestPending(now int64) int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	oldest := now
-	for chat := range h.chats {
-		oldest = min(oldest, chat.oldestPending(now))
-	}
-	return oldest
-}
-
-// Traffic is what went through a chat.
-type Traffic struct {
-	// In is how many notes the client left, and Out how many it was sent.
-	In, Out int64
-}
-
-// Serve holds one chat and returns when it is over: with nil if the client has closed its side and
-// has all its replies. Otherwise with the reason: the error of a note that breaks a rule, of the
-// store, or of the stream. Notes before the one that the error is about are kept, and their
-// replies sent, as long as the stream takes them. Unless it is nil, pace bounds how fast notes are taken in.
-//
-// The two directions are independent. The calling goroutine receives and appends; a second one
-// exists only while there are replies that the store has settled, and sends them in order.
-func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Traffic, error) {
-	chat := &chat{ctx: ctx, host: h, stream: stream, pace: pace}
-	chat.changed.L = &chat.mu
-	chat.sendChunk = chat.sendNotes
-	if !h.add(chat) {
-		return Traffic{}, ErrTooManyChats
-	}
-	defer h.remove(chat)
-	err := guarded(chat.receive)
-	if _, panicked := errors.AsType[*PanicError](err); panicked {
-		chat.end(err) // Who knows what of its last note became.
-	}
-	if failure := chat.finish(); failure != nil {
-		err = failure
-	}
-	return Traffic{In: chat.in, Out: chat.out}, err
-}
-
-// add returns false if there are too many chats.
-func (h *Host) add(chat *chat) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.options.MaxChats > 0 && len(h.chats) >= h.options.MaxChats {
-		return false
-	}
-	h.chats[chat] = struct{}{}
-	return true
-}
-
-func (h *Host) remove(chat *chat) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.chats, chat)
-}
 
 type chat struct {
 	ctx    context.Context //nolint:containedctx // A chat is one call, and this is that call's.
@@ -292,16 +172,18 @@ func (c *chat) keepPace() error {
 		case <-c.ctx.Done():
 			return context.Cause(c.ctx)
 		}
-		if err := c.failed(); err != nil {
+		c.mu.Lock()
+		err := c.whyOver()
+		c.mu.Unlock()
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *chat) failed() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// whyOver returns why no more notes are taken in, or nil. The caller holds c.mu.
+func (c *chat) whyOver() error {
 	return errors.Join(c.failure, c.lost)
 }
 
@@ -320,7 +202,7 @@ func (c *chat) push(at notes.Location, since int64) (uint64, error) {
 	c.waitWhile(func() bool {
 		return c.pending.count >= c.host.options.MaxPending && c.failure == nil && c.lost == nil
 	})
-	if err := errors.Join(c.failure, c.lost); err != nil {
+	if err := c.whyOver(); err != nil {
 		return 0, err
 	}
 	c.unsettled++
@@ -466,6 +348,30 @@ func (c *chat) fail(err error) {
 	c.changed.Broadcast()
 	// The client may wait for a reply that will never come, and so may this end's Receive.
 	c.stream.StopReceiving()
+}
+
+// countPending returns how many replies are pending and will be sent.
+func (c *chat) countPending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failure != nil {
+		return 0
+	}
+	return c.pending.count
+}
+
+// end ends the chat with err, even if its stream blocks: then it is reset, since it cannot carry an error any
+// more. It returns false if the chat had failed before.
+func (c *chat) end(err error) bool {
+	c.mu.Lock()
+	first := c.failure == nil
+	c.fail(err)
+	c.mu.Unlock()
+	c.stopped.Store(true)
+	if c.taking.Load() {
+		c.stream.Reset()
+	}
+	return first
 }
 
 // finish waits until every pending reply is sent and no goroutine sends. It returns the reason if

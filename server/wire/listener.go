@@ -134,10 +134,11 @@ func (c *calmConn) takeHeld() {
 // answer answers a PING together with the next write, or with those of others if there are many. Only then may it
 // block.
 func (c *calmConn) answer(data [pingDataSize]byte) error {
-	if c.hold(data) {
-		return nil
-	}
-	for deadline := time.Now().Add(maxWait); !c.hold(data); {
+	var deadline time.Time
+	for !c.hold(data) {
+		if deadline.IsZero() {
+			deadline = time.Now().Add(maxWait)
+		}
 		c.writing.Lock()
 		c.writeHeld()
 		err := c.failed
