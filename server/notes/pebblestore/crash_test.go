@@ -118,6 +118,8 @@ func writeUntil(fault string) {
 	}
 	var armed atomic.Bool
 	var count atomic.Int64
+	full := make(chan struct{})
+	fill := sync.OnceFunc(func() { close(full) })
 	disk := &smallDisk{}
 	disk.avail.Store(1 << 30)
 	disk.FS = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -130,6 +132,7 @@ func writeUntil(fault string) {
 		case "full":
 			if armed.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") && count.Add(1) >= nth {
 				disk.avail.Store(0) // For ever: Close gives up in the end.
+				fill()
 				return syscall.ENOSPC
 			}
 		case "table":
@@ -150,7 +153,7 @@ func writeUntil(fault string) {
 	armed.Store(true)
 	if kind == "full" {
 		go func() {
-			time.Sleep(100 * time.Millisecond) // The disk has been full for long by then.
+			<-full
 			_ = store.Close()
 		}()
 	}
