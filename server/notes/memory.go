@@ -3,6 +3,7 @@ package notes
 import (
 	"bytes"
 	"context"
+	"hash/maphash"
 	"iter"
 	"slices"
 	"sync"
@@ -11,8 +12,7 @@ import (
 
 const (
 	// memoryShards is how many locks the locations share: enough that two chats seldom meet.
-	memoryShards    = 1 << memoryShardBits
-	memoryShardBits = 8
+	memoryShards = 256
 	// memoryBlock is how many bytes of notes of one location lie together at most.
 	memoryBlock = 32 << 10
 	// memoryChunk is how many notes a chunk of a range has at most.
@@ -21,6 +21,7 @@ const (
 
 // memory is a [Store] that keeps notes until the process ends.
 type memory struct {
+	seed   maphash.Seed // so that nobody can choose locations that share one lock
 	shards [memoryShards]memoryShard
 	// last is the position that was given last, to any note: a location of which all is forgotten
 	// leaves nothing behind, and still no position is given twice.
@@ -45,7 +46,7 @@ type memoryLog struct {
 
 // NewMemory returns an empty store that keeps notes in memory, until it is closed.
 func NewMemory() Store {
-	store := &memory{}
+	store := &memory{seed: maphash.MakeSeed()}
 	for i := range store.shards {
 		store.shards[i].logs = make(map[Location]*memoryLog)
 	}
@@ -53,11 +54,7 @@ func NewMemory() Store {
 }
 
 func (m *memory) shard(at Location) *memoryShard {
-	// Fibonacci hashing: the odd number is 2^64 over the golden ratio, and spreads what is close
-	// together. (Knuth, The Art of Computer Programming, volume 3, section 6.4.)
-	const spread = 0x9e3779b97f4a7c15
-	key := uint64(uint32(at.Latitude))<<32 | uint64(uint32(at.Longitude))
-	return &m.shards[key*spread>>(64-memoryShardBits)]
+	return &m.shards[maphash.Comparable(m.seed, at)%memoryShards]
 }
 
 func (m *memory) Append(_ context.Context, at Location, note Note, ticket Ticket) {
