@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,7 +36,10 @@ type hostile struct {
 	encoder *hpack.Encoder
 }
 
-const chatPath = "/routeguide.RouteGuide/RouteChat"
+const (
+	chatPath = "/routeguide.RouteGuide/RouteChat"
+	grpcType = "application/grpc"
+)
 
 // intrude opens a connection and exchanges the first frames. It gives up after a minute.
 func intrude(address string, settings ...http2.Setting) (*hostile, error) {
@@ -56,11 +60,11 @@ func intrude(address string, settings ...http2.Setting) (*hostile, error) {
 }
 
 // block returns the headers of a call, and more.
-func (h *hostile) block(path string, more ...hpack.HeaderField) []byte {
+func (h *hostile) block(path, contentType string, more ...hpack.HeaderField) []byte {
 	h.headers.Reset()
 	fields := []hpack.HeaderField{
 		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path}, {Name: ":authority", Value: "x"},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+		{Name: "content-type", Value: contentType}, {Name: "te", Value: "trailers"},
 	}
 	for _, field := range append(fields, more...) {
 		_ = h.encoder.WriteField(field) // It goes to memory.
@@ -68,8 +72,13 @@ func (h *hostile) block(path string, more ...hpack.HeaderField) []byte {
 	return slices.Clone(h.headers.Bytes())
 }
 
+// open begins a call by gRPC, and openAs one of another content type.
 func (h *hostile) open(stream uint32, path string, more ...hpack.HeaderField) error {
-	return h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.block(path, more...), EndHeaders: true})
+	return h.openAs(stream, path, grpcType, more...)
+}
+
+func (h *hostile) openAs(stream uint32, path, contentType string, more ...hpack.HeaderField) error {
+	return h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.block(path, contentType, more...), EndHeaders: true})
 }
 
 // leave writes a note.
@@ -98,6 +107,19 @@ func (h *hostile) awaitEnd() error {
 		}
 		if err != nil {
 			return nil // That is the end.
+		}
+	}
+}
+
+// awaitReset reads until the server resets a stream.
+func (h *hostile) awaitReset(stream uint32) error {
+	for {
+		frame, err := h.framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		if reset, ok := frame.(*http2.RSTStreamFrame); ok && reset.StreamID == stream {
+			return nil
 		}
 	}
 }
@@ -175,16 +197,33 @@ var attacks = []struct {
 		return err
 	}},
 	{"opens and resets", nil, func(_ context.Context, address string) error {
-		h, err := intrude(address)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		go func() { _, _ = io.Copy(io.Discard, h) }()
-		for i := range uint32(200_000) {
-			if err := errors.Join(h.open(2*i+1, chatPath), h.framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel)); err != nil {
-				return nil // The server has had enough.
+		var opening sync.WaitGroup
+		defer opening.Wait()
+		for range 100 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
 			}
+			reading := make(chan struct{})
+			go func() {
+				defer close(reading)
+				_, _ = io.Copy(io.Discard, h)
+			}()
+			var frames bytes.Buffer
+			framer := http2.NewFramer(&frames, nil)
+			for i := range uint32(5000) {
+				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.block(chatPath, grpcType), EndHeaders: true}),
+					framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+			}
+			if err != nil {
+				return err
+			}
+			opening.Go(func() {
+				_, _ = h.Write(frames.Bytes()) // An error says that the server has had enough.
+				time.Sleep(time.Second)
+				_ = h.Close()
+				<-reading
+			})
 		}
 		return nil
 	}},
@@ -194,12 +233,12 @@ var attacks = []struct {
 			return err
 		}
 		defer h.Close()
-		if err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.block(chatPath)}); err != nil {
+		if err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.block(chatPath, grpcType)}); err != nil {
 			return err
 		}
 		h.encoder.SetMaxDynamicTableSize(0)
 		for range 100_000 {
-			if err := h.framer.WriteContinuation(1, false, h.block("/", hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
+			if err := h.framer.WriteContinuation(1, false, h.block("/", grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
 				return nil // The server has had enough.
 			}
 		}
@@ -212,7 +251,7 @@ var attacks = []struct {
 				return err
 			}
 			// One large field in the table of HPACK, and 3000 times a byte that stands for it: 12 MB.
-			bomb := h.block(chatPath, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
+			bomb := h.block(chatPath, grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
 			bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 3000)...)
 			_ = h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndHeaders: true})
 			frame, err := h.framer.ReadFrame()
@@ -241,7 +280,8 @@ var attacks = []struct {
 				return err
 			}
 			defer h.Close()
-			data := append([]byte{0, 0x40, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 100)...) // 100 bytes of 16 KiB
+			// 100 bytes of a frame of 16 KiB, or of nearly a megabyte.
+			data := append([][]byte{{0, 0x40, 0, 0, 0, 0, 0, 0, 1}, {0xf, 0xff, 0xff, 0, 0, 0, 0, 0, 1}}[i%2], make([]byte, 100)...)
 			_, err = conn.Write([]byte(http2.ClientPreface)[:i%len(http2.ClientPreface)])
 			if err == nil {
 				err = h.open(1, chatPath)
@@ -328,6 +368,76 @@ var attacks = []struct {
 			err = errors.New(result.FirstError)
 		}
 		return err
+	}},
+	{"takes no answers", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		everywhere, err := proto.Marshal(&routeguide.Rectangle{Lo: &routeguide.Point{Latitude: -9e8, Longitude: -18e8}, Hi: &routeguide.Point{Latitude: 9e8, Longitude: 18e8}})
+		if err != nil {
+			return err
+		}
+		for i, call := range []struct {
+			path, contentType string
+			request           []byte
+		}{
+			{"/routeguide.RouteGuide/ListFeatures", grpcType, message(0, everywhere)},
+			{"/routeguide.RouteGuide/GetFeature", grpcType, message(0, nil)},
+			{"/routeguide.RouteGuide/GetFeature", "application/proto", nil},
+			{"/grpc.health.v1.Health/Watch", grpcType, message(0, nil)},
+			{chatPath, "application/connect+proto", message(0, nil)}, // The error of that note is what it is to take.
+			{chatPath, "application/connect+json", message(0, []byte(`{"location":{}}`))},
+		} {
+			stream := uint32(2*i + 1)
+			if err := errors.Join(h.openAs(stream, call.path, call.contentType), h.framer.WriteData(stream, true, call.request)); err != nil {
+				return err
+			}
+			if err := h.awaitReset(stream); err != nil {
+				return fmt.Errorf("%s as %s: %w", call.path, call.contentType, err)
+			}
+		}
+		return nil
+	}},
+	{"leaves long notes half sent", nil, func(_ context.Context, address string) error {
+		for range 10 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			defer h.Close() // They are to stay open until the end.
+			go func() { _, _ = io.Copy(io.Discard, h) }()
+			part := make([]byte, 16<<10)
+			for stream := uint32(1); stream < 200; stream += 2 {
+				err := errors.Join(h.open(stream, chatPath), h.framer.WriteData(stream, false, binary.BigEndian.AppendUint32([]byte{0}, 500<<10)))
+				for range 30 { // 480 KiB
+					err = errors.Join(err, h.framer.WriteData(stream, false, part))
+				}
+				if err != nil {
+					return nil // The server has had enough.
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		return nil
+	}},
+	{"watches health 40,000 times", nil, func(_ context.Context, address string) error {
+		for range 40 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			go func() { _, _ = io.Copy(io.Discard, h) }()
+			for stream := uint32(1); stream < 2000; stream += 2 {
+				if err := errors.Join(h.open(stream, "/grpc.health.v1.Health/Watch"), h.framer.WriteData(stream, true, message(0, nil))); err != nil {
+					return err
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		return nil
 	}},
 	{"sends noise", nil, func(_ context.Context, address string) error {
 		random := rand.New(rand.NewPCG(1, 2))

@@ -19,14 +19,21 @@ type limitFlags struct {
 	MaxConnections  int           `default:"10000" placeholder:"N" help:"Hold this many connections (${default}). Further ones wait. 0 is no bound."`
 	MaxStreams      int           `default:"1000" placeholder:"N" help:"Hold this many calls on one connection (${default})."`
 	MaxChats        int           `default:"100000" placeholder:"N" help:"Hold this many chats in all (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
+	MaxCalls        int           `default:"5000" placeholder:"N" help:"Hold this many calls that are no chats (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
+	MaxArriving     byteSize      `default:"64MiB" placeholder:"BYTES" help:"Hold this much of notes longer than 4 KiB that have arrived in part (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
+	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Let one client hold this part of the connections, chats and calls, and of what arrives. 100 is all of it. By default 25, or 100 if only this machine can call."`
 	MaxPending      int           `default:"262144" placeholder:"N" help:"Let this many notes of a chat wait for their replies (${default}). A client that has written so many is not read from until it reads."`
-	MaxPendingInAll int           `name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Let this many notes of all chats wait for their replies (${default}, 192 MiB). Beyond it, the chat that has the most is ended. 0 is no bound."`
+	MaxPendingInAll int           `name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Let this many notes of all chats wait for their replies (${default}, 192 MiB). Beyond it, the chats that have the most are ended. 0 is no bound."`
 	NoteRate        float64       `default:"-1" placeholder:"N" help:"Take this many notes a second from a client, after ten seconds' worth at once; a faster one is read from more slowly. 0 is no bound. By default 1000, or no bound if only this machine can call."`
-	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a chat whose client takes longer than this to take 32 KiB that wait for it (${default}). 0 is never."`
-	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Let a request take this long to arrive, unless it is a RouteChat or a RecordRoute (${default}). 0 is no bound."`
+	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a chat whose client takes longer than this to take 32 KiB that wait for it, and any other call whose client takes nothing of what waits (${default}). 0 is never."`
+	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Let a request take this long to arrive, and a note of a RouteChat once it has begun to; a RecordRoute may take longer (${default}). 0 is no bound."`
 	IdleTimeout     time.Duration `default:"5m" placeholder:"DURATION" help:"Close a connection that has had no call for this long (${default})."`
 	ChatLife        time.Duration `default:"0s" placeholder:"DURATION" help:"End a chat that has lasted this long with UNAVAILABLE, once it has its replies. 0, the default, is never."`
 }
+
+// defaultClientShare is what one client may hold, in percent, of a server that others than its own machine can call:
+// it takes several addresses to keep others out.
+const defaultClientShare = 25
 
 // defaultNoteRate is how many notes a second a client may leave on a server that others than its own machine can
 // call.
@@ -39,6 +46,9 @@ func (f *limitFlags) check() error {
 	if f.NoteRate != -1 && (f.NoteRate < 0 || f.NoteRate > maxNoteRate || math.IsNaN(f.NoteRate)) {
 		return command.Usagef("--note-rate %g: want a number of notes up to %g, or 0 for no bound", f.NoteRate, maxNoteRate)
 	}
+	if f.ClientShare != -1 && !(f.ClientShare > 0 && f.ClientShare <= 100) {
+		return command.Usagef("--client-share %g: want a percentage, above 0 and up to 100", f.ClientShare)
+	}
 	for _, limit := range []struct {
 		flag  string
 		value int64
@@ -50,6 +60,8 @@ func (f *limitFlags) check() error {
 		{"max-connections", int64(f.MaxConnections), 0},
 		{"max-streams", int64(f.MaxStreams), 1},
 		{"max-chats", int64(f.MaxChats), 0},
+		{"max-calls", int64(f.MaxCalls), 0},
+		{"max-arriving", int64(f.MaxArriving), 0},
 		{"max-pending", int64(f.MaxPending), 1},
 		{"max-pending-in-all", int64(f.MaxPendingInAll), 0},
 		{"stall-timeout", int64(f.StallTimeout), 0},
@@ -75,12 +87,24 @@ func (f *limitFlags) noteRate(ctx context.Context, listen string) float64 {
 	return defaultNoteRate
 }
 
+// clientShare returns which part of what there is one client may hold, between 0 and 1, on a server that listens there.
+// 0 is no bound.
+func (f *limitFlags) clientShare(ctx context.Context, listen string) float64 {
+	percent := f.ClientShare
+	if percent == -1 && !isLoopback(ctx, listen) {
+		percent = defaultClientShare
+	}
+	if percent == -1 || percent == 100 {
+		return 0
+	}
+	return percent / 100
+}
+
 func (f *limitFlags) chats(store notes.Store, history int) chat.Options {
 	return chat.Options{
 		Store:           store,
 		History:         history,
 		MaxText:         int(f.MaxText),
-		MaxChats:        f.MaxChats,
 		MaxPending:      f.MaxPending,
 		MaxPendingInAll: f.MaxPendingInAll,
 		StallTimeout:    f.StallTimeout,

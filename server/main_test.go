@@ -108,6 +108,10 @@ func TestFlagsThatMakeNoSenseAreUsageErrorsOfOneLine(t *testing.T) {
 		{"--notes", "memory:somewhere"},
 		{"--log-format", "xml"},
 		{"--log-level", "loud"},
+		{"--client-share", "0"},
+		{"--client-share", "101"},
+		{"--client-share", "NaN"},
+		{"--max-calls", "-1"},
 	} {
 		err := run(t.Context(), args, io.Discard, io.Discard)
 		var usage *command.UsageError

@@ -144,8 +144,13 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	service := service.New(guide, service.Options{
 		Chats:          flags.chats(store, flags.History),
 		NotesPerSecond: flags.noteRate(ctx, flags.Listen),
+		MaxChats:       flags.MaxChats,
+		MaxCalls:       flags.MaxCalls,
+		ClientShare:    flags.clientShare(ctx, flags.Listen),
 		MessageBytes:   int(flags.MaxMessage),
+		ArrivingBytes:  int(flags.MaxArriving),
 		RequestTimeout: flags.RequestTimeout,
+		StallTimeout:   flags.StallTimeout,
 		ChatLife:       flags.ChatLife,
 		Origins:        flags.CORSOrigins,
 		Require:        require,
@@ -157,6 +162,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	server, err := h2c.Listen(ctx, flags.Listen, service, h2c.Options{
 		TLS:            tls,
 		MaxConnections: flags.MaxConnections,
+		ClientShare:    flags.clientShare(ctx, flags.Listen),
 		MaxStreams:     flags.MaxStreams,
 		MaxHeaderBytes: int(flags.MaxHeader),
 		IdleTimeout:    flags.IdleTimeout,
@@ -191,7 +197,12 @@ func numbers(service *service.Service, server *h2c.Server) []telemetry.Number {
 	}
 	return []telemetry.Number{
 		{Name: "routeguide.connections", Description: "Connections that are open.", Read: server.Connections},
+		{Name: "routeguide.connections.refused", Grows: true, Description: "Connections that were closed at once because their clients had as many as they may.", Read: server.Refused},
 		{Name: "routeguide.chats", Description: "Chats that are open.", Read: counted(func(c chat.Counts) int64 { return c.Chats })},
+		{Name: "routeguide.calls", Description: "Calls that are open and are no chats.", Read: service.Calls},
+		{Name: "routeguide.notes.arriving.bytes", Description: "Bytes of notes longer than 4 KiB that have arrived in part.", Read: service.Arriving},
+		{Name: "routeguide.calls.refused", Grows: true, Description: "Calls and long messages that were refused because there were too many at once.", Read: service.Refused},
+		{Name: "routeguide.calls.stalled", Grows: true, Description: "Calls that were reset because their clients did not take their answers, but for chats that stalled in a reply.", Read: service.Stalled},
 		{Name: "routeguide.replies.pending", Description: "Notes that wait for their replies.", Read: counted(func(c chat.Counts) int64 { return c.Pending })},
 		{Name: "routeguide.notes.received", Grows: true, Description: "Notes that came in to be kept.", Read: counted(func(c chat.Counts) int64 { return c.Received })},
 		{Name: "routeguide.notes.sent", Grows: true, Description: "Notes that were sent in replies.", Read: counted(func(c chat.Counts) int64 { return c.Sent })},
@@ -226,7 +237,11 @@ func serve(ctx context.Context, server *h2c.Server, service *service.Service, fl
 	if flags.DrainDelay > 0 {
 		logger.Info("draining: serving on, while health says NOT_SERVING", "delay", flags.DrainDelay)
 		service.Leave()
-		time.Sleep(flags.DrainDelay)
+		select {
+		case err := <-served:
+			return err
+		case <-time.After(flags.DrainDelay):
+		}
 	}
 	logger.Info("draining: open chats get the replies they are owed", "timeout", flags.Drain)
 	service.Drain()

@@ -44,8 +44,6 @@ var ErrForgotten = errors.New("the note was forgotten before it could be answere
 
 // The errors of a chat that say nothing of a note or of the store.
 var (
-	// ErrTooManyChats says that there are as many chats as there may be.
-	ErrTooManyChats = errors.New("this server holds as many chats as it can: try again later")
 	// ErrTooManyPending says that too many notes wait for replies in all, and that most of them are of
 	// this chat.
 	ErrTooManyPending = errors.New("too many notes wait for their replies: read them while you write")

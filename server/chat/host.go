@@ -1,8 +1,10 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,13 +26,11 @@ type Options struct {
 	History int
 	// MaxText is how many bytes the text of a note may have. All of the encoded note may be 1 KiB longer.
 	MaxText int
-	// MaxChats is how many chats there may be at once.
-	MaxChats int
 	// MaxPending is how many notes of a chat may wait for their replies; 0 is [DefaultMaxPending]. A
 	// client that has written so many without reading is not read from until it does.
 	MaxPending int
 	// MaxPendingInAll is how many notes of all chats may wait for their replies, which take 24 bytes
-	// each. Beyond it, the chat that has the most is ended.
+	// each. Beyond it, the chats that have the most are ended.
 	MaxPendingInAll int
 	// StallTimeout is how long a client may take to take 32 KiB that wait for it, or less if less do. A
 	// chat whose client takes longer is reset. One that is merely silent is not.
@@ -101,9 +101,7 @@ func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Tr
 	chat := &chat{ctx: ctx, host: h, stream: stream, pace: pace}
 	chat.changed.L = &chat.mu
 	chat.sendChunk = chat.sendNotes
-	if !h.add(chat) {
-		return Traffic{}, ErrTooManyChats
-	}
+	h.add(chat)
 	defer h.remove(chat)
 	err := guarded(chat.receive)
 	if _, panicked := errors.AsType[*PanicError](err); panicked {
@@ -115,15 +113,10 @@ func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Tr
 	return Traffic{In: chat.in, Out: chat.out}, err
 }
 
-// add returns false if there are too many chats.
-func (h *Host) add(chat *chat) bool {
+func (h *Host) add(chat *chat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.options.MaxChats > 0 && len(h.chats) >= h.options.MaxChats {
-		return false
-	}
 	h.chats[chat] = struct{}{}
-	return true
 }
 
 func (h *Host) remove(chat *chat) {
@@ -132,22 +125,36 @@ func (h *Host) remove(chat *chat) {
 	delete(h.chats, chat)
 }
 
-// shed ends the chat that has the most replies pending.
+// shedAtLeast is the part of MaxPendingInAll that is free after shed: who fills it again must do so with that many
+// notes, so that looking at all chats is little work for each.
+const shedAtLeast = 64
+
+// shed ends the chats that have the most replies pending, until there is room again.
 func (h *Host) shed() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.counts.pending.Load() <= int64(h.options.MaxPendingInAll) {
-		return // Another chat was ended meanwhile.
+	most := int64(h.options.MaxPendingInAll)
+	if h.counts.pending.Load() <= most {
+		return // Other chats were ended meanwhile.
 	}
-	var largest *chat
-	most := 0
+	type load struct {
+		chat  *chat
+		count int
+	}
+	var loads []load
 	for chat := range h.chats {
-		if count := chat.countPending(); count > most {
-			largest, most = chat, count
+		if count := chat.countPending(); count > 0 {
+			loads = append(loads, load{chat, count})
 		}
 	}
-	if largest != nil && largest.end(ErrTooManyPending) {
-		h.counts.shed.Add(1)
+	slices.SortFunc(loads, func(a, b load) int { return cmp.Compare(b.count, a.count) })
+	for _, load := range loads {
+		if h.counts.pending.Load() <= most-most/shedAtLeast {
+			return
+		}
+		if load.chat.end(ErrTooManyPending) {
+			h.counts.shed.Add(1)
+		}
 	}
 }
 

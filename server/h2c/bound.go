@@ -5,21 +5,29 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+
+	"example.com/routeguide/server/clients"
 )
 
-// boundedListener accepts only so many connections at once; the others wait in the operating system's queue. It
-// is above all that wraps a connection, so that a connection is counted until it is closed for net/http.
+// boundedListener accepts only so many connections at once; the others wait in the operating system's queue. Those
+// of a client that has its share are closed. It is above all that wraps a connection, so that a connection is counted
+// until it is closed for net/http.
 type boundedListener struct {
 	net.Listener
 
-	slots  chan struct{} // nil if there is no bound
-	closed chan struct{}
-	once   sync.Once // closes closed
-	open   atomic.Int64
+	slots   chan struct{} // nil if there is no bound
+	shares  *clients.Quota
+	closed  chan struct{}
+	once    sync.Once // closes closed
+	refused atomic.Int64
 }
 
-func newBoundedListener(listener net.Listener, most int) *boundedListener {
-	bounded := &boundedListener{Listener: listener, closed: make(chan struct{})}
+func newBoundedListener(listener net.Listener, most int, share float64) *boundedListener {
+	bounded := &boundedListener{
+		Listener: listener,
+		shares:   clients.NewQuota(0, clients.Share(int64(most), share)),
+		closed:   make(chan struct{}),
+	}
 	if most > 0 {
 		bounded.slots = make(chan struct{}, most)
 	}
@@ -27,6 +35,21 @@ func newBoundedListener(listener net.Listener, most int) *boundedListener {
 }
 
 func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.shares.Take(conn.address, 1) == nil {
+			return conn, nil
+		}
+		l.refused.Add(1)
+		_ = conn.Conn.Close() // Its client is told nothing else.
+		l.release()
+	}
+}
+
+func (l *boundedListener) accept() (*boundedConn, error) {
 	if l.slots != nil {
 		select {
 		case l.slots <- struct{}{}:
@@ -39,8 +62,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		l.release()
 		return nil, err
 	}
-	l.open.Add(1)
-	return &boundedConn{Conn: conn, listener: l}, nil
+	return &boundedConn{Conn: conn, listener: l, address: conn.RemoteAddr().String()}, nil
 }
 
 func (l *boundedListener) release() {
@@ -59,13 +81,14 @@ type boundedConn struct {
 	net.Conn
 
 	listener *boundedListener
+	address  string // of the client
 	once     sync.Once
 }
 
 func (c *boundedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
-		c.listener.open.Add(-1)
+		c.listener.shares.Give(c.address, 1)
 		c.listener.release()
 	})
 	return err

@@ -31,6 +31,10 @@ const (
 	// is sent and not yet read by a handler is bounded by the window of the connection, whose
 	// WINDOW_UPDATEs are queued behind nothing.
 	streamWindow = 1 << 30
+	// maxFrame is how long a frame may be that a client sends: as long as every server must take
+	// (https://www.rfc-editor.org/rfc/rfc9113#section-4.2). net/http has memory ready for a whole frame once its
+	// header has come.
+	maxFrame = 16 << 10
 	// connectionWindow is how much of a connection's requests may wait for handlers to read.
 	connectionWindow = 1 << 20
 )
@@ -41,6 +45,9 @@ type Options struct {
 	TLS *tls.Config
 	// MaxConnections is how many connections may be open. Further ones wait until one is closed.
 	MaxConnections int
+	// ClientShare is the part of MaxConnections that one client may have open, between 0 and 1. Further ones of
+	// it are closed at once.
+	ClientShare float64
 	// MaxStreams is how many requests one connection may have open. grpc-go waits for a free one, so a
 	// low number makes clients wait for each other's chats.
 	MaxStreams int
@@ -77,7 +84,7 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // or what looks like that, above TLS
 	return &Server{
-		listener: newBoundedListener(wire.NewListener(listener), options.MaxConnections),
+		listener: newBoundedListener(wire.NewListener(listener), options.MaxConnections, options.ClientShare),
 		http: &http.Server{
 			Handler:   handler,
 			Protocols: &protocols,
@@ -90,6 +97,7 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 				SendPingTimeout:               pingAfter,
 				PingTimeout:                   pingTimeout,
 				WriteByteTimeout:              options.StallTimeout,
+				MaxReadFrameSize:              maxFrame,
 				MaxReceiveBufferPerStream:     streamWindow,
 				MaxReceiveBufferPerConnection: connectionWindow,
 			},
@@ -100,7 +108,12 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 
 // Connections returns how many connections are open.
 func (s *Server) Connections() int64 {
-	return s.listener.open.Load()
+	return s.listener.shares.Taken()
+}
+
+// Refused returns how many connections were closed at once because their clients had their share.
+func (s *Server) Refused() int64 {
+	return s.listener.refused.Load()
 }
 
 // Addr returns the address that the server listens on.

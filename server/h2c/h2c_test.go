@@ -154,6 +154,59 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 	}
 }
 
+func TestAClientHasItsShareOfConnections(t *testing.T) {
+	t.Parallel()
+	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), h2c.Options{MaxConnections: 4, ClientShare: 0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	get := func(from string) (net.Conn, error) {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1000))
+		}
+		return conn, err
+	}
+	first, err := get("127.0.0.1")
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := get("127.0.0.1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := get("127.0.0.1"); err == nil {
+		t.Error("a client got a third connection of four")
+	}
+	if _, err := get("127.0.0.2"); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	if open, refused := server.Connections(), server.Refused(); open != 3 || refused != 1 {
+		t.Errorf("%d connections are open and %d were refused, want 3 and 1", open, refused)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for server.Connections() == 3 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := get("127.0.0.1"); err != nil {
+		t.Errorf("after one has ended: %v", err)
+	}
+	if err := errors.Join(server.Close(), <-served); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConnectionsBeyondTheBoundWait(t *testing.T) {
 	t.Parallel()
 	server, err := h2c.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), h2c.Options{MaxConnections: 1})

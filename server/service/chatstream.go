@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -21,13 +23,28 @@ type chatStream struct {
 	*bidiStream
 
 	ctx    context.Context //nolint:containedctx // It is the context of the stream beside it.
-	frames *wire.Frames    // nil if Connect sends
-	begun  bool            // the response's headers are out
+	limits messageLimits
+	below  *wire.Stream // nil if the service is mounted elsewhere
+	frames *wire.Frames // nil if Connect sends
+	begun  bool         // the response's headers are out
 }
 
-func newChatStream(ctx context.Context, stream *bidiStream) *chatStream {
-	chat := &chatStream{bidiStream: stream, ctx: ctx}
+// messageLimits are those of the messages of a chat. A message that is kept as a frame is within all but the
+// timeout.
+type messageLimits struct {
+	bytes   int           // of one message; 0 is no bound
+	timeout time.Duration // for one message; 0 is no bound
+	quotas  *quotas
+}
+
+// errLate is what a client is told of a message that it has not sent to its end.
+var errLate = connect.NewError(connect.CodeDeadlineExceeded, errors.New("a message was begun, and did not arrive in time"))
+
+func newChatStream(ctx context.Context, stream *bidiStream, limits messageLimits) *chatStream {
+	chat := &chatStream{bidiStream: stream, ctx: ctx, limits: limits}
 	if below, ok := wire.FromContext(ctx); ok {
+		chat.below = below
+		below.MessagesWithin(limits.timeout)
 		if frames, ok := below.Frames(); ok {
 			chat.frames = frames
 		}
@@ -42,6 +59,30 @@ func (s *chatStream) Receive() ([]byte, error) {
 			return encoded, nil
 		}
 	}
+	if s.below == nil {
+		return s.receive()
+	}
+	if length, ok := s.below.Begin(); ok && length > shortBytes {
+		if s.limits.bytes > 0 && length > s.limits.bytes {
+			return nil, connect.NewError(connect.CodeResourceExhausted,
+				fmt.Errorf("a message has %d bytes, and may have %d", length, s.limits.bytes))
+		}
+		peer := s.Peer().Addr
+		if err := s.limits.quotas.arriving.Take(peer, int64(length)); err != nil {
+			return nil, s.limits.quotas.refuse("long messages", err)
+		}
+		defer s.limits.quotas.arriving.Give(peer, int64(length))
+	}
+	encoded, err := s.receive()
+	s.below.End()
+	if err != nil && s.below.Late() {
+		err = errLate
+	}
+	return encoded, err
+}
+
+// receive has Connect receive a note.
+func (s *chatStream) receive() ([]byte, error) {
 	note, err := s.bidiStream.Receive()
 	if err != nil {
 		return nil, err

@@ -24,7 +24,6 @@ var codes = []struct {
 	{context.Canceled, connect.CodeCanceled, false},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, false},
 	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
-	{chat.ErrTooManyChats, connect.CodeResourceExhausted, false},
 	{chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
 	{chat.ErrStalled, connect.CodeAborted, false},
 	{chat.ErrForgotten, connect.CodeAborted, false},

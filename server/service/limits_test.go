@@ -3,12 +3,16 @@ package service_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -75,7 +79,7 @@ func TestANoteIsAsLongAsItMayBe(t *testing.T) {
 func TestTooManyChats(t *testing.T) {
 	t.Parallel()
 	options := bounded()
-	options.Chats.MaxChats = 1
+	options.MaxChats = 1
 	url, _ := startWith(t, options)
 	client := dial(t, url)
 	first, err := client.RouteChat(t.Context())
@@ -90,6 +94,183 @@ func TestTooManyChats(t *testing.T) {
 	}
 	_, err = chatOf(t.Context(), client, note(1, "b"))
 	checkCode(t, err, connect.CodeResourceExhausted)
+	_, _ = first.CloseRequest(), first.CloseResponse()
+}
+
+// rawChat begins a chat by hand and sends some bytes of it. It returns the code that the server ends the chat with, as
+// gRPC numbers it.
+func rawChat(ctx context.Context, url, contentType string, sent []byte) (string, error) {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols}
+	defer transport.CloseIdleConnections()
+	body, write := io.Pipe()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+routeguideconnect.RouteGuideRouteChatProcedure, body)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Content-Type", contentType)
+	var writing sync.WaitGroup
+	writing.Go(func() { _, _ = write.Write(sent) }) // An error says that the chat has ended.
+	defer writing.Wait()
+	defer write.Close()
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(contentType, "application/grpc") {
+		return response.Header.Get("Grpc-Status") + response.Trailer.Get("Grpc-Status"), nil
+	}
+	var end struct{ Error struct{ Code connect.Code } }
+	if err := json.Unmarshal(answer[5:], &end); err != nil {
+		return "", fmt.Errorf("%q: %w", answer, err)
+	}
+	return strconv.Itoa(int(end.Error.Code)), nil
+}
+
+// started returns the prefix of a message of some length, and some bytes of it.
+func started(length uint32, some int) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, length), make([]byte, some)...)
+}
+
+func TestAMessageArrivesInTime(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.RequestTimeout = 100 * time.Millisecond
+	url, _ := startWith(t, options)
+	for _, contentType := range []string{"application/grpc", "application/connect+proto", "application/connect+json"} {
+		for _, length := range []uint32{100, 100_000} {
+			if code, err := rawChat(t.Context(), url, contentType, started(length, 50)); code != "4" || err != nil {
+				t.Errorf("%s: a message of %d bytes that stops after 50 ends with %s, %v, want DEADLINE_EXCEEDED", contentType, length, code, err)
+			}
+		}
+	}
+	// There may be silence between messages.
+	client := dial(t, url)
+	stream, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"a", strings.Repeat("x", 10_000), "b", strings.Repeat("x", 60_000)} {
+		if err := stream.Send(note(1, text)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(150 * time.Millisecond)
+	}
+	if err := stream.CloseRequest(); err != nil {
+		t.Fatal(err)
+	}
+	for range 1 + 2 + 3 + 4 {
+		if _, err := stream.Receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = stream.CloseResponse()
+}
+
+func TestAMessageThatIsTooLongIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	url, _ := startWith(t, bounded())
+	for _, contentType := range []string{"application/grpc", "application/connect+json"} {
+		if code, err := rawChat(t.Context(), url, contentType, started(1<<32-1, 10)); code != "8" || err != nil {
+			t.Errorf("%s: 4 GiB that have begun end with %s, %v, want RESOURCE_EXHAUSTED", contentType, code, err)
+		}
+	}
+}
+
+func TestOnlySoMuchMayBeOnItsWay(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.ArrivingBytes = 150_000
+	url, running := startWith(t, options)
+	ctx, cancel := context.WithCancel(t.Context())
+	var half sync.WaitGroup
+	half.Go(func() { _, _ = rawChat(ctx, url, "application/grpc", started(100_000, 50_000)) })
+	for running.Arriving() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	code, err := rawChat(t.Context(), url, "application/grpc", started(100_000, 50_000))
+	if code != "8" || err != nil {
+		t.Errorf("a second long message ends with %s, %v, want RESOURCE_EXHAUSTED", code, err)
+	}
+	client := dial(t, url)
+	if _, err := chatOf(t.Context(), client, note(2, "a short one")); err != nil {
+		t.Errorf("a short note meanwhile: %v", err)
+	}
+	cancel()
+	half.Wait()
+	for running.Arriving() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := chatOf(t.Context(), client, note(2, strings.Repeat("x", 60_000))); err != nil {
+		t.Errorf("a long note afterwards: %v", err)
+	}
+}
+
+func TestTooManyCalls(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.MaxCalls = 2
+	url, running := startWith(t, options)
+	client := dial(t, url)
+	var ends []func() (*routeguide.RouteSummary, error)
+	for range 2 {
+		route, err := client.RecordRoute(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := route.Send(point(1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, route.CloseAndReceive)
+	}
+	for running.Calls() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	_, err := client.GetFeature(t.Context(), point(1, 1))
+	checkCode(t, err, connect.CodeResourceExhausted)
+	if _, err := chatOf(t.Context(), client, note(1, "a chat")); err != nil {
+		t.Errorf("a chat meanwhile: %v", err)
+	}
+	for _, end := range ends {
+		if _, err := end(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := client.GetFeature(t.Context(), point(1, 1)); err != nil {
+		t.Errorf("after the others: %v", err)
+	}
+	if refused := running.Refused(); refused != 1 {
+		t.Errorf("%d calls were refused, want 1", refused)
+	}
+}
+
+func TestAClientHasItsShare(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.MaxChats, options.ClientShare = 4, 0.25
+	url, _ := startWith(t, options)
+	client := dial(t, url)
+	first, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Send(note(1, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = chatOf(t.Context(), client, note(1, "b"))
+	checkCode(t, err, connect.CodeResourceExhausted)
+	if err == nil || !strings.Contains(err.Error(), "of one client") {
+		t.Errorf("the error is %v", err)
+	}
 	_, _ = first.CloseRequest(), first.CloseResponse()
 }
 

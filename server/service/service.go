@@ -19,8 +19,8 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/chat"
+	"example.com/routeguide/server/clients"
 	"example.com/routeguide/server/guide"
-	"example.com/routeguide/server/pace"
 	"example.com/routeguide/server/validate"
 	"example.com/routeguide/server/wire"
 )
@@ -44,8 +44,9 @@ type Service struct {
 	leaving  bool // health says NOT_SERVING from now on
 	drain    *drain
 	panics   *panics
-	// storeErrors counts chats.
-	storeErrors atomic.Int64
+	quotas   *quotas
+	// storeErrors counts chats, and stalled calls.
+	storeErrors, stalled atomic.Int64
 }
 
 // Options are what a [Service] needs to know. All but Chats may be left out; where it bounds something, 0 is
@@ -56,10 +57,21 @@ type Options struct {
 	// NotesPerSecond is how many notes a client may leave in a second, after ten seconds' worth at once.
 	// Clients are told apart by their addresses.
 	NotesPerSecond float64
+	// MaxChats is how many chats there may be at once, and MaxCalls how many other calls.
+	MaxChats, MaxCalls int
+	// ClientShare is the part of MaxChats, MaxCalls and ArrivingBytes that one client may have, between 0 and 1.
+	ClientShare float64
 	// MessageBytes is how long a request message may be, when it is unpacked.
 	MessageBytes int
-	// RequestTimeout is how long a request may take to arrive, unless it is a RouteChat or a RecordRoute.
+	// ArrivingBytes is how much may have been begun to be sent of notes that are longer than 4 KiB, and have not
+	// arrived.
+	ArrivingBytes int
+	// RequestTimeout is how long a request may take to arrive, and a message of a RouteChat. A RecordRoute may take
+	// as long as it likes.
 	RequestTimeout time.Duration
+	// StallTimeout is how long a client may take to take any of the answer that waits for it. What a chat
+	// writes may take as long as Chats says.
+	StallTimeout time.Duration
 	// ChatLife is how long a chat may last. Then it gets the replies it is owed, and UNAVAILABLE.
 	ChatLife time.Duration
 	// Origins are the origins, such as https://example.com, whose pages may call unary and
@@ -84,6 +96,7 @@ func New(guide *guide.Guide, options Options) *Service {
 		health: grpchealth.NewStaticChecker("", routeguideconnect.RouteGuideName),
 		drain:  newDrain(options.ChatLife),
 		panics: &panics{logger: options.Logger},
+		quotas: newQuotas(options),
 	}
 	handlerOptions := connect.WithHandlerOptions(
 		connect.WithInterceptors(append(options.Interceptors, service.drain)...),
@@ -104,7 +117,8 @@ func New(guide *guide.Guide, options Options) *Service {
 	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{
 		guide:  guide,
 		chats:  service.chats,
-		pace:   pace.NewClients(options.NotesPerSecond),
+		pace:   clients.NewRates(options.NotesPerSecond),
+		limits: messageLimits{bytes: options.MessageBytes, timeout: options.RequestTimeout, quotas: service.quotas},
 		logger: options.Logger,
 		panics: service.panics,
 		failed: &service.storeErrors,
@@ -121,7 +135,9 @@ func New(guide *guide.Guide, options Options) *Service {
 	if options.Require != nil {
 		inner = options.Require(inner)
 	}
-	service.Handler = wire.NewHandler(arriveWithin(options.RequestTimeout, allowOrigins(options.Origins, explain(inner))))
+	inner = allowOrigins(options.Origins, service.quotas.admit(explain(inner)))
+	inner = takenWithin(options.StallTimeout, &service.stalled, arriveWithin(options.RequestTimeout, inner))
+	service.Handler = wire.NewHandler(inner)
 	return service
 }
 
@@ -135,6 +151,19 @@ func (s *Service) Counts() chat.Counts { return s.chats.Counts() }
 
 // StoreErrors returns how many chats have ended with an error of the store.
 func (s *Service) StoreErrors() int64 { return s.storeErrors.Load() }
+
+// Calls returns how many calls are open that are no chats.
+func (s *Service) Calls() int64 { return s.quotas.calls.Taken() }
+
+// Arriving returns how many bytes the notes have that are longer than 4 KiB and have arrived in part.
+func (s *Service) Arriving() int64 { return s.quotas.arriving.Taken() }
+
+// Refused returns how many calls, or long messages, were refused because there were too many at once.
+func (s *Service) Refused() int64 { return s.quotas.refused.Load() }
+
+// Stalled returns how many calls were reset because their clients did not take their answers, but for those chats
+// that [chat.Counts] has.
+func (s *Service) Stalled() int64 { return s.stalled.Load() }
 
 // Panics returns how many calls have ended with a panic.
 func (s *Service) Panics() int64 { return s.panics.count.Load() }
@@ -196,7 +225,8 @@ func (s *Service) Drained() <-chan struct{} {
 type handler struct {
 	guide  *guide.Guide
 	chats  *chat.Host
-	pace   *pace.Clients
+	pace   *clients.Rates
+	limits messageLimits
 	logger *slog.Logger
 	panics *panics
 	failed *atomic.Int64 // counts chats that the store has failed
@@ -239,7 +269,7 @@ func (h *handler) RecordRoute(_ context.Context, stream *connect.ClientStream[ro
 func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
 	start := time.Now()
 	peer := stream.Peer()
-	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream), h.pace.Of(peer.Addr))
+	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.Of(peer.Addr))
 	about := []any{
 		"peer", peer.Addr, "protocol", peer.Protocol,
 		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(err),

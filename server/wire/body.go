@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"time"
 )
 
 const (
@@ -61,6 +62,55 @@ func (b *body) Close() error {
 	return b.inner.Close()
 }
 
+// message returns what the prefix of the next message says, of which prefixSize bytes have been read.
+func (b *body) message() (flags byte, length int) {
+	return b.unread()[0], int(binary.BigEndian.Uint32(b.unread()[1:]))
+}
+
+// MessagesWithin bounds how long a message may take to arrive that is received by [Frames.Receive], or between
+// [Stream.Begin] and [Stream.End]. It counts from when the first bytes of the message are there, so the client may
+// be silent between messages. When the time has passed, reading ends as by [Stream.StopReading]. It must be called
+// before anything is read.
+func (s *Stream) MessagesWithin(timeout time.Duration) {
+	s.messageTimeout = timeout
+}
+
+// Begin blocks until the next message of the request has begun to arrive, and returns how long it is, in bytes, as it
+// is sent. Then Connect's Receive is to be called, and after it End. Its second result is false if there is no next
+// message. It is for streams; a unary request with one of Connect's own content types has no such messages.
+func (s *Stream) Begin() (length int, ok bool) {
+	if s.body.fill(prefixSize) != nil {
+		return 0, false
+	}
+	_, length = s.body.message()
+	s.begin(length)
+	return length, true
+}
+
+// begin sets a deadline if the next message is not there whole.
+func (s *Stream) begin(length int) {
+	if s.messageTimeout > 0 && !s.arriving && len(s.body.unread()) < prefixSize+length {
+		// An error says that the connection has no read deadlines, and then it has no timeouts.
+		_ = s.arriveBy(time.Now().Add(s.messageTimeout))
+		s.arriving = true
+	}
+}
+
+// End says that a message has arrived, or will not, after [Stream.Begin].
+func (s *Stream) End() {
+	if s.arriving && !s.Late() {
+		s.arriving = false
+		_ = s.arriveBy(time.Time{}) // As in begin.
+	}
+}
+
+// Late returns whether reading has ended because something did not arrive in time: a message, or a whole request.
+func (s *Stream) Late() bool {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	return !s.arrive.IsZero() && time.Now().After(s.arrive) && (s.stop.IsZero() || s.arrive.Before(s.stop))
+}
+
 // Receive returns the next message of the request, encoded. It blocks until there is one. The message is
 // valid until the next call.
 //
@@ -75,13 +125,17 @@ func (f *Frames) Receive() ([]byte, bool) {
 	if body.fill(prefixSize) != nil {
 		return nil, false
 	}
-	flags, length := body.unread()[0], binary.BigEndian.Uint32(body.unread()[1:])
+	flags, length := body.message()
 	if flags != 0 || length > bodyBytes/2 {
 		return nil, false
 	}
-	size := prefixSize + int(length)
-	if body.fill(size) != nil {
-		return nil, false
+	size := prefixSize + length
+	if len(body.unread()) < size {
+		f.stream.begin(length)
+		if body.fill(size) != nil {
+			return nil, false // Connect gets the error.
+		}
+		f.stream.End()
 	}
 	return body.take(size)[prefixSize:], true
 }

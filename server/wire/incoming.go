@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"runtime"
 )
 
 const (
@@ -52,6 +53,8 @@ var readBuffers = newPool(readBytes)
 //   - those with DATA of one stream become one frame;
 //   - a PING is answered here.
 //
+// After each HEADERS the processor is yielded once.
+//
 // All else is passed on as it is, and so is everything that is not HTTP/2 in clear. Only complete frames
 // are looked at, and nothing waits for more: what has arrived is passed on. The order of the frames of
 // a stream stays as it was, and so does the sum of their lengths, which is what flow control counts.
@@ -68,7 +71,8 @@ type incoming struct {
 	nextSegment int
 
 	state   incomingState
-	matched int // how much of the preface has come
+	matched int  // how much of the preface has come
+	opened  bool // what was made ready last may begin a request
 }
 
 // segment is a part of the buffer.
@@ -97,6 +101,13 @@ const (
 
 // Read implements [io.Reader].
 func (in *incoming) Read(p []byte) (int, error) {
+	if in.opened {
+		in.opened = false
+		// net/http starts a goroutine for each request, and would go on to read the next one first. So one who
+		// sends requests faster than they are answered would have thousands of them begun, and resetting
+		// them would not help. This lets each go as far as it gets before the next one is read.
+		runtime.Gosched()
+	}
 	for len(in.ready) == 0 {
 		if err := in.next(); err != nil {
 			return 0, err
@@ -152,8 +163,11 @@ func (in *incoming) nextFrame() error {
 		case frame.isPlainData() && in.has(frame):
 			in.merge(frame)
 			return nil
-		case frame.kind == typeHeaders && frame.flags&flagEndHeaders == 0:
-			in.state = inHeaders
+		case frame.kind == typeHeaders:
+			in.opened = true
+			if frame.flags&flagEndHeaders == 0 {
+				in.state = inHeaders
+			}
 		}
 	case inHeaders:
 		if frame.kind == typeContinuation && frame.flags&flagEndHeaders != 0 {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -22,6 +23,14 @@ type Stream struct {
 	controller *http.ResponseController
 	body       *body
 	binary     bool
+	// messageTimeout is what MessagesWithin has set.
+	messageTimeout time.Duration
+	arriving       bool // a message has a deadline; it is the reader's
+
+	deadlines sync.Mutex // guards the rest
+	// stop is when reading ends for good, and arrive when what has begun to arrive must be there. Without
+	// one of them, it is zero.
+	stop, arrive time.Time
 }
 
 // NewHandler returns a handler that calls next with a context in which [FromContext] finds the
@@ -68,20 +77,49 @@ func (s *Stream) StopReading() error {
 	return s.StopReadingAt(time.Unix(1, 0))
 }
 
-// StopReadingAt is [Stream.StopReading] at some time to come. It takes nothing back that has come to pass.
+// StopReadingAt is [Stream.StopReading] at some time to come. Of several such times, the first counts.
 func (s *Stream) StopReadingAt(deadline time.Time) error {
-	return s.controller.SetReadDeadline(deadline)
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	if s.stop.IsZero() || deadline.Before(s.stop) {
+		s.stop = deadline
+	}
+	return s.applyDeadlines()
 }
 
 // ArriveBy is [Stream.StopReadingAt] for a request that is to have come to its end by then. Once it has, the
 // deadline is taken back.
 func (s *Stream) ArriveBy(deadline time.Time) error {
-	s.body.atEnd = func() { _ = s.controller.SetReadDeadline(time.Time{}) }
-	return s.StopReadingAt(deadline)
+	s.body.atEnd = func() { _ = s.arriveBy(time.Time{}) }
+	return s.arriveBy(deadline)
+}
+
+// arriveBy sets when what has begun to arrive must be there. The zero time takes that back, unless it has come to
+// pass.
+func (s *Stream) arriveBy(deadline time.Time) error {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	s.arrive = deadline
+	return s.applyDeadlines()
+}
+
+// applyDeadlines sets the read deadline to the first of those that there are. The caller holds s.deadlines.
+func (s *Stream) applyDeadlines() error {
+	first := s.stop
+	if first.IsZero() || !s.arrive.IsZero() && s.arrive.Before(first) {
+		first = s.arrive
+	}
+	return s.controller.SetReadDeadline(first)
+}
+
+// StopWritingAt ends the writing of the response at some time to come, unless it has come to its end by then: with
+// HTTP/2 the stream is reset. It may be called like [Stream.StopReading].
+func (s *Stream) StopWritingAt(deadline time.Time) error {
+	return s.controller.SetWriteDeadline(deadline)
 }
 
 // Reset ends the stream at once: a write that blocks, and any later one, returns an error. With HTTP/1.1 that is
 // the connection. It may be called like [Stream.StopReading].
 func (s *Stream) Reset() error {
-	return errors.Join(s.StopReading(), s.controller.SetWriteDeadline(time.Unix(1, 0)))
+	return errors.Join(s.StopReading(), s.StopWritingAt(time.Unix(1, 0)))
 }

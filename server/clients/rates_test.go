@@ -1,16 +1,16 @@
-package pace_test
+package clients_test
 
 import (
 	"fmt"
 	"testing"
 	"time"
 
-	"example.com/routeguide/server/pace"
+	"example.com/routeguide/server/clients"
 )
 
 func TestAClientHasOnePace(t *testing.T) {
 	t.Parallel()
-	clients := pace.NewClients(10)
+	rates := clients.NewRates(10)
 	for _, test := range []struct {
 		one, other string
 		same       bool
@@ -23,7 +23,7 @@ func TestAClientHasOnePace(t *testing.T) {
 		{"[fe80::1%eth0]:1", "[fe80::1%eth1]:1", true},
 		{"what is no address", "is one client", true},
 	} {
-		if same := clients.Of(test.one) == clients.Of(test.other); same != test.same {
+		if same := rates.Of(test.one) == rates.Of(test.other); same != test.same {
 			t.Errorf("%s and %s are one client: %v, want %v", test.one, test.other, same, test.same)
 		}
 	}
@@ -31,24 +31,24 @@ func TestAClientHasOnePace(t *testing.T) {
 
 func TestAPaceIsARateWithABurst(t *testing.T) {
 	t.Parallel()
-	limiter := pace.NewClients(10).Of("192.0.2.1:1")
+	limiter := clients.NewRates(10).Of("192.0.2.1:1")
 	now := time.Now()
 	if !limiter.AllowN(now, 100) || limiter.AllowN(now, 1) || !limiter.AllowN(now.Add(time.Second), 10) {
 		t.Error("want 100 at once, and then 10 a second")
 	}
-	if pace.NewClients(0).Of("192.0.2.1:1") != nil {
+	if clients.NewRates(0).Of("192.0.2.1:1") != nil {
 		t.Error("want no bound")
 	}
 }
 
 func TestOnlySoManyClientsAreKnown(t *testing.T) {
 	t.Parallel()
-	clients := pace.NewClients(1)
-	first := clients.Of("192.0.2.1:1")
+	rates := clients.NewRates(1)
+	first := rates.Of("192.0.2.1:1")
 	for i := range 100_000 {
-		clients.Of(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff))
+		rates.Of(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff))
 	}
-	if clients.Of("192.0.2.1:1") == first {
+	if rates.Of("192.0.2.1:1") == first {
 		t.Error("the first client is still known, after 100,000 others")
 	}
 }
