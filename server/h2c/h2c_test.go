@@ -106,8 +106,8 @@ func TestSettingsAndPings(t *testing.T) {
 			if !frame.IsAck() || frame.Data != [8]byte{1, 2, 3} {
 				t.Errorf("the PING is answered with %v", frame)
 			}
-			if got := settings[http2.SettingInitialWindowSize]; got != 1<<30 {
-				t.Errorf("a stream's window is %d, want %d", got, 1<<30)
+			if got := settings[http2.SettingInitialWindowSize]; got != 64<<10 {
+				t.Errorf("a stream's window is %d, want %d", got, 64<<10)
 			}
 			if got := settings[http2.SettingMaxConcurrentStreams]; got != 1000 {
 				t.Errorf("a connection may have %d streams, want 1000", got)

@@ -399,6 +399,43 @@ func TestARequestArrivesInTime(t *testing.T) {
 	_, _ = stream.CloseRequest(), stream.CloseResponse()
 }
 
+// Chats that are not read from any more, since their clients do not read, leave room on their connection for others.
+func TestAChatThatIsNotReadFromLeavesRoomForOthers(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.Chats.MaxPending = 1000
+	url, running := startWith(t, options)
+	client := dial(t, url, connect.WithGRPC())
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	defer writing.Wait()
+	var written atomic.Int64
+	const stuck = 5
+	for i := range int32(stuck) {
+		stream, err := client.RouteChat(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.CloseResponse() // The end of ctx by itself does not wake a Send that waits for its window.
+		writing.Go(func() {
+			for stream.Send(note(i, strings.Repeat("x", 1000))) == nil {
+				written.Add(1)
+			}
+		})
+	}
+	// They write until nobody takes anything of it.
+	for before := int64(-1); running.Counts().Pending < 1000 || written.Load() != before; time.Sleep(200 * time.Millisecond) {
+		before = written.Load()
+	}
+	if got, err := chatOf(t.Context(), client, note(1000, "a"), note(1000, strings.Repeat("b", 60_000)), note(1000, "c")); err != nil || len(got) != 1+2+3 {
+		t.Errorf("a chat on the same connection got %d replies, %v", len(got), err)
+	}
+	if _, err := client.GetFeature(t.Context(), point(1, 1)); err != nil {
+		t.Error(err)
+	}
+	cancel()
+}
+
 // broken panics when it is read.
 type broken struct{ notes.Store }
 

@@ -45,7 +45,7 @@ func BenchmarkIncoming(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	in := newIncoming(&sent, nil)
+	in := newIncoming(&sent, nil, nil)
 	buffer := make([]byte, 16<<10)
 	b.ReportAllocs()
 	b.ResetTimer()

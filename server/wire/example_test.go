@@ -66,7 +66,7 @@ func Example() {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: wire.NewHandler(mux), Protocols: &protocols}
-	go server.Serve(wire.NewListener(listener))
+	go server.Serve(wire.NewListener(listener, 0))
 	defer server.Close()
 
 	transport := &http.Transport{Protocols: &protocols}

@@ -32,6 +32,8 @@ const (
 const (
 	typeData         = 0x0
 	typeHeaders      = 0x1
+	typeReset        = 0x3
+	typeSettings     = 0x4
 	typePushPromise  = 0x5
 	typePing         = 0x6
 	typeWindowUpdate = 0x8
@@ -62,7 +64,8 @@ type incoming struct {
 	buffered
 
 	// answer answers the PING that carries some data.
-	answer func(data [pingDataSize]byte) error
+	answer  func(data [pingDataSize]byte) error
+	windows *windows // nil if they are left to net/http
 
 	ready    []byte    // what is to be passed on first
 	segments []segment // and then these from nextSegment on, the payloads of merged frames
@@ -78,10 +81,11 @@ type incoming struct {
 // segment is a part of the buffer.
 type segment struct{ start, end int }
 
-func newIncoming(from io.Reader, answer func([pingDataSize]byte) error) *incoming {
+func newIncoming(from io.Reader, answer func([pingDataSize]byte) error, windows *windows) *incoming {
 	return &incoming{
 		buffered: buffered{from: from, small: make([]byte, idleReadBytes), pool: readBuffers},
 		answer:   answer,
+		windows:  windows,
 	}
 }
 
@@ -169,6 +173,7 @@ func (in *incoming) nextFrame() error {
 				in.state = inHeaders
 			}
 		}
+		in.windows.seeIncoming(frame)
 	case inHeaders:
 		if frame.kind == typeContinuation && frame.flags&flagEndHeaders != 0 {
 			in.state = betweenFrames
@@ -208,6 +213,7 @@ func (in *incoming) merge(first frame) {
 		}
 		at += frame.size()
 	}
+	in.windows.seeIncoming(frame{length: length, kind: typeData, flags: flags, stream: first.stream})
 	buffer[in.start], buffer[in.start+1], buffer[in.start+2] = byte(length>>16), byte(length>>8), byte(length)
 	buffer[in.start+4] = flags
 	in.pass(first.size())

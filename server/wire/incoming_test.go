@@ -71,7 +71,7 @@ func passed(from io.Reader) *seen {
 	in := newIncoming(from, func(data [pingDataSize]byte) error {
 		pings = append(pings, string(data[:]))
 		return nil
-	})
+	}, newWindows(1000))
 	read := make([]byte, len(preface))
 	if n, err := io.ReadFull(in, read); err != nil || string(read) != preface {
 		return &seen{err: fmt.Errorf("%q, %w", read[:n], err)}
@@ -181,7 +181,7 @@ func (p *pieces) Read(b []byte) (int, error) {
 func TestWhatIsNotHTTP2IsLeftAlone(t *testing.T) {
 	t.Parallel()
 	for _, sent := range []string{"", "GET / HTTP/1.1\r\n\r\n", preface[:10], preface[:20] + "x" + preface[21:], "\x16\x03\x01" + preface} {
-		in := newIncoming(iotest.HalfReader(bytes.NewReader([]byte(sent))), nil)
+		in := newIncoming(iotest.HalfReader(bytes.NewReader([]byte(sent))), nil, nil)
 		if got, err := io.ReadAll(in); string(got) != sent || err != nil {
 			t.Errorf("got %q, %v, want %q", got, err, sent)
 		}

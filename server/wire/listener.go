@@ -18,13 +18,19 @@ import (
 //   - It answers each PING with a write. grpc-go's clients send one after nearly every message, to
 //     measure the connection; the answer joins the next write, if there is one within 5 milliseconds.
 //
+// Unless it is 0, streamWindow is how much a client may send on a stream before it is read. net/http has a setting for
+// that, too, but with that one a client that writes much before it reads anything would be stopped for ever. For
+// this one, the setting, HTTP2Config.MaxReceiveBufferPerStream, must be [StreamBuffer].
+//
 // A connection that is not HTTP/2 in clear is read with a buffer, and otherwise left alone.
-func NewListener(listener net.Listener) net.Listener {
-	return &calmListener{listener}
+func NewListener(listener net.Listener, streamWindow int) net.Listener {
+	return &calmListener{listener, streamWindow}
 }
 
 type calmListener struct {
 	net.Listener
+
+	streamWindow int
 }
 
 func (l *calmListener) Accept() (net.Conn, error) {
@@ -32,7 +38,7 @@ func (l *calmListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCalmConn(conn), nil
+	return newCalmConn(conn, l.streamWindow), nil
 }
 
 // A PING carries 8 bytes, which are sent back in its answer
@@ -67,19 +73,23 @@ type calmConn struct {
 
 	writing  sync.Mutex // guards what follows, and the order of writes
 	outgoing outgoing
-	joined   []byte // where held answers and a write come together
+	joined   []byte // where what is held and a write come together
+	shown    []byte // where a write is put together of which the client is not to see all
 	failed   error  // of a write by timer; the next one returns it
 
 	// holding guards what follows. It is taken after writing, and never while a write may block.
 	holding sync.Mutex
-	held    []byte      // answers to PINGs that wait for another write
+	held    []byte      // answers to PINGs, and WINDOW_UPDATEs, that wait for another write
 	timer   *time.Timer // writes them if there is none
 	closed  bool
 }
 
-func newCalmConn(conn net.Conn) *calmConn {
+func newCalmConn(conn net.Conn, streamWindow int) *calmConn {
 	calm := &calmConn{Conn: conn}
-	calm.incoming = newIncoming(conn, calm.answer)
+	if streamWindow > 0 {
+		calm.outgoing.windows = newWindows(streamWindow)
+	}
+	calm.incoming = newIncoming(conn, calm.answer, calm.outgoing.windows)
 	return calm
 }
 
@@ -94,6 +104,25 @@ func (c *calmConn) Write(p []byte) (int, error) {
 	if c.failed != nil {
 		return 0, c.failed
 	}
+	shown, isAll := c.outgoing.visible(p, c.shown[:0])
+	n, err := c.write(shown)
+	if !isAll {
+		if cap(shown) <= joinBytes {
+			c.shown = shown[:0]
+		}
+		if err != nil {
+			c.failed = err // What is left cannot be told in terms of p.
+			return 0, err
+		}
+		n = len(p)
+	}
+	c.outgoing.follow(p[:n]) // With a deadline, the rest may come later.
+	c.returnWindows()
+	return n, err
+}
+
+// write writes p, and before it what is held. The caller holds c.writing.
+func (c *calmConn) write(p []byte) (int, error) {
 	c.takeHeld()
 	held := len(c.joined)
 	if held > 0 && len(p) > joinBytes {
@@ -104,18 +133,31 @@ func (c *calmConn) Write(p []byte) (int, error) {
 		held = 0
 	}
 	if held == 0 {
-		n, err := c.Conn.Write(p)
-		c.outgoing.follow(p[:n]) // With a deadline, the rest may come later.
-		return n, err
+		if len(p) == 0 {
+			return 0, nil
+		}
+		return c.Conn.Write(p)
 	}
 	c.joined = append(c.joined, p...)
 	n, err := c.Conn.Write(c.joined)
 	if n < held && err != nil {
 		c.failed = err // A part of an answer was written, and nothing may follow that but the rest of it.
 	}
-	n = max(n-held, 0)
-	c.outgoing.follow(p[:n])
-	return n, err
+	return max(n-held, 0), err
+}
+
+// returnWindows gives back what is to be given back of the windows of streams, with the next write. The caller holds
+// c.writing.
+func (c *calmConn) returnWindows() {
+	if !c.outgoing.returns {
+		return
+	}
+	c.outgoing.returns = false
+	c.holding.Lock()
+	defer c.holding.Unlock()
+	before := len(c.held)
+	c.held = c.outgoing.windows.append(c.held)
+	c.startTimer(before)
 }
 
 // takeHeld moves what is held and can be written now to c.joined, which it empties before. The caller holds
@@ -164,17 +206,22 @@ func (c *calmConn) hold(data [pingDataSize]byte) bool {
 	if len(c.held) >= maxHeld*pingSize {
 		return false
 	}
+	before := len(c.held)
 	c.held = append(c.held, 0, 0, pingDataSize, typePing, flagAck, 0, 0, 0, 0)
 	c.held = append(c.held, data[:]...)
-	if len(c.held) > pingSize {
-		return true
-	}
-	if c.timer == nil {
+	c.startTimer(before)
+	return true
+}
+
+// startTimer sees to it that what is held is written, when before so much was. The caller holds c.holding.
+func (c *calmConn) startTimer(before int) {
+	switch {
+	case before > 0 || len(c.held) == 0 || c.closed:
+	case c.timer == nil:
 		c.timer = time.AfterFunc(holdFor, c.release)
-	} else {
+	default:
 		c.timer.Reset(holdFor)
 	}
-	return true
 }
 
 // writeHeld writes what is held, if it may come now. The caller holds c.writing.

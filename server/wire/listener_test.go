@@ -64,7 +64,7 @@ func TestTheAnswerToAPingJoinsTheNextWrite(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		below := &recorded{}
-		conn := newCalmConn(below)
+		conn := newCalmConn(below, 0)
 		var want []string
 		frame := string(data("frame"))
 		write(t, conn, []byte(frame))
@@ -90,7 +90,7 @@ func TestTheAnswerToAPingIsNotWrittenWithinAFrame(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		below := &recorded{}
-		conn := newCalmConn(below)
+		conn := newCalmConn(below, 0)
 		ping(t, conn, 1)
 		time.Sleep(2 * holdFor)
 		check(t, below) // The server's first frame must be its SETTINGS.
@@ -114,7 +114,7 @@ func TestTheAnswerToAPingIsWrittenIfNothingElseIs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		below := &recorded{}
-		conn := newCalmConn(below)
+		conn := newCalmConn(below, 0)
 		frame := data("frame")
 		write(t, conn, frame)
 		want := []string{string(frame)}
@@ -138,7 +138,7 @@ func TestAFailedAnswerFailsTheNextWrite(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		below := &recorded{}
-		conn := newCalmConn(below)
+		conn := newCalmConn(below, 0)
 		write(t, conn, data("frame"))
 		below.err = errors.New("broken")
 		ping(t, conn, 1)
@@ -153,7 +153,7 @@ func TestWhoDoesNotReadTheAnswersToPingsIsNotReadFrom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		below := &recorded{}
-		conn := newCalmConn(below)
+		conn := newCalmConn(below, 0)
 		write(t, conn, data("frame")[:5]) // The rest does not come.
 		for range maxHeld {
 			ping(t, conn, 1)
@@ -173,7 +173,7 @@ func TestWhoDoesNotReadTheAnswersToPingsIsNotReadFrom(t *testing.T) {
 
 func TestAClosedConnectionHoldsNothing(t *testing.T) {
 	t.Parallel()
-	conn := newCalmConn(&recorded{})
+	conn := newCalmConn(&recorded{}, 0)
 	ping(t, conn, 1) // The server's first frame is not written, so this waits.
 	if err := conn.Close(); err != nil {
 		t.Error(err)

@@ -1,8 +1,8 @@
 // Package wire is what is between Connect and the socket. Connect hands a handler a stream of
 // messages, and hides the HTTP request below; this package hands the handler that request's side
 // of the connection, in the context: to write frames that are encoded already, many at once, and to
-// end the reading of a stream while its writing goes on. A listener that reads and writes less often
-// goes with it.
+// end the reading of a stream while its writing goes on. A listener that reads and writes less often, and that
+// keeps the streams of a connection out of each other's way, goes with it.
 //
 // It works for any Connect service, and knows nothing of the messages that are sent.
 package wire

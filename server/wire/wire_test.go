@@ -65,7 +65,7 @@ func serve(t *testing.T, handler http.HandlerFunc) (url string, client *http.Cli
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: wire.NewHandler(handler), Protocols: &protocols}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(wire.NewListener(listener)) }()
+	go func() { served <- server.Serve(wire.NewListener(listener, 0)) }()
 	var clientProtocols http.Protocols
 	clientProtocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: &clientProtocols}

@@ -31,7 +31,7 @@ func run(calm bool) error {
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: http.HandlerFunc(echo), Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
 	if calm {
-		listener = wire.NewListener(listener)
+		listener = wire.NewListener(listener, 0)
 	}
 	return server.Serve(listener)
 }
