@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"text/tabwriter"
 	"time"
 
@@ -14,7 +17,7 @@ import (
 )
 
 type loadFlags struct {
-	Target      string        `default:"localhost:50051" placeholder:"HOST:PORT" help:"Put the load on the server there (${default}): any server of the contract over gRPC, without TLS."`
+	Addr        string        `default:"http://localhost:50051" placeholder:"URL" help:"Put the load on the server there (${default}): any server of the contract over gRPC. An https:// URL is called with TLS."`
 	Mode        string        `default:"one-at-a-time" enum:"one-at-a-time,written-ahead,replay,idle" placeholder:"one-at-a-time|written-ahead|replay|idle" help:"How clients chat (${default}). One at a time: each chat writes a note once it has the reply to the one before. Written ahead: it writes --ahead notes before it has replies. Replay: one at a time, where each reply replays --history notes and those since. Idle: one note, and then silence."`
 	Connections int           `default:"2" placeholder:"N" help:"Open this many connections (${default})."`
 	Chats       int           `default:"32" placeholder:"N" help:"Hold this many chats, spread over the connections (${default})."`
@@ -26,11 +29,28 @@ type loadFlags struct {
 	Locations   int           `default:"0" placeholder:"N" help:"Leave notes at this many locations. 0, the default, is a new location for each note, or one for each chat with replay."`
 	NoteBytes   int           `default:"29" placeholder:"N" help:"Write notes with this much text (${default}; 24 at least)."`
 	JSON        bool          `help:"Print the result as JSON."`
+
+	accessFlags `embed:""`
 }
 
-func (f *loadFlags) options() load.Options {
+func (f *loadFlags) options() (load.Options, error) {
+	config, err := f.config(f.Addr)
+	if err != nil {
+		return load.Options{}, err
+	}
+	address, secure, err := hostPort(f.Addr)
+	if err != nil {
+		return load.Options{}, command.Usagef("--addr: %w", err)
+	}
+	if secure && config.TLS == nil {
+		config.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	} else if !secure {
+		config.TLS = nil
+	}
 	return load.Options{
-		Address:     f.Target,
+		Address:     address,
+		TLS:         config.TLS,
+		Token:       config.Token,
 		Mode:        load.Mode(f.Mode),
 		Connections: f.Connections,
 		Chats:       f.Chats,
@@ -41,11 +61,27 @@ func (f *loadFlags) options() load.Options {
 		Rate:        f.Rate,
 		Duration:    f.Duration,
 		Notes:       f.Notes,
+	}, nil
+}
+
+// hostPort returns what to dial for a URL, and whether to speak TLS there.
+func hostPort(addr string) (address string, secure bool, err error) {
+	parsed, err := url.Parse(addr)
+	if err != nil || parsed.Hostname() == "" || (parsed.Scheme != "http" && parsed.Scheme != "https") {
+		return "", false, fmt.Errorf("%q is not the URL of a server: want http://host:port or https://host:port", addr)
 	}
+	port := parsed.Port()
+	if port == "" {
+		port = parsed.Scheme // Its name is that of its port.
+	}
+	return net.JoinHostPort(parsed.Hostname(), port), parsed.Scheme == "https", nil
 }
 
 func (f *loadFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
-	options := f.options()
+	options, err := f.options()
+	if err != nil {
+		return err
+	}
 	if err := options.Check(); err != nil {
 		return command.Usagef("%w", err)
 	}

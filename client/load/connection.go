@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ func (c *counted) Write(p []byte) (int, error) {
 }
 
 func dial(ctx context.Context, run *run) (*connection, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", run.options.Address)
+	conn, err := dialTCP(ctx, &run.options)
 	if err != nil {
 		return nil, err
 	}
@@ -90,9 +91,23 @@ func dial(ctx context.Context, run *run) (*connection, error) {
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	c.framer.SetReuseFrames()
 	if err := c.greet(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s does not speak HTTP/2 without TLS: %w", run.options.Address, err), conn.Close())
+		how := " without TLS"
+		if run.options.TLS != nil {
+			how = " by TLS"
+		}
+		return nil, errors.Join(fmt.Errorf("%s does not speak HTTP/2%s: %w", run.options.Address, how, err), conn.Close())
 	}
 	return c, nil
+}
+
+func dialTCP(ctx context.Context, options *Options) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	if options.TLS == nil {
+		return dialer.DialContext(ctx, "tcp", options.Address)
+	}
+	config := options.TLS.Clone()
+	config.NextProtos = []string{http2.NextProtoTLS}
+	return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, "tcp", options.Address)
 }
 
 // greet exchanges the settings, before there is a stream.
@@ -136,10 +151,18 @@ func (c *connection) open(index int) (*chat, error) {
 	encoder := hpack.NewEncoder(&block)
 	// The server's table of headers may be as small as it likes if none is used.
 	encoder.SetMaxDynamicTableSize(0)
-	for _, field := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":path", "/routeguide.RouteGuide/RouteChat"}, {":authority", c.run.options.Address},
+	scheme := "http"
+	if c.run.options.TLS != nil {
+		scheme = "https"
+	}
+	fields := [][2]string{
+		{":method", "POST"}, {":scheme", scheme}, {":path", "/routeguide.RouteGuide/RouteChat"}, {":authority", c.run.options.Address},
 		{"content-type", "application/grpc"}, {"te", "trailers"}, {"user-agent", "routeguide-load"},
-	} {
+	}
+	if token := c.run.options.Token; token != "" {
+		fields = append(fields, [2]string{"authorization", "Bearer " + token})
+	}
+	for _, field := range fields {
 		if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
 			return nil, err
 		}

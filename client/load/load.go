@@ -6,6 +6,7 @@ package load
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -44,9 +45,13 @@ const (
 
 // Options say what load to put on a server.
 type Options struct {
-	// Address is the server's host:port. It is spoken to without TLS.
+	// Address is the server's host:port.
 	Address string
-	Mode    Mode
+	// TLS is how to speak TLS. Without it, the server is spoken to in clear. It is not changed.
+	TLS *tls.Config
+	// Token is shown to the server, unless it is empty, as a bearer token.
+	Token string
+	Mode  Mode
 	// Connections and Chats are how many there are; the chats are spread over the connections.
 	Connections, Chats int
 	// Ahead is how many notes a chat writes ahead, in the mode WrittenAhead.

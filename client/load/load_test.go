@@ -2,10 +2,13 @@ package load_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"example.com/routeguide/client/load"
+	"example.com/routeguide/internal/certtest"
 	"example.com/routeguide/internal/process"
 )
 
@@ -56,6 +60,36 @@ func options(address string) load.Options {
 	return load.Options{
 		Address: address, Mode: load.OneAtATime, Connections: 2, Chats: 6, Ahead: 100, History: 20,
 		NoteBytes: load.MinNoteBytes, Duration: time.Minute, Notes: 3000,
+	}
+}
+
+func TestLoadByTLSWithAToken(t *testing.T) {
+	t.Parallel()
+	certificate, key := certtest.SelfSigned(t)
+	tokens := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(tokens, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, address := startServer(t, "--tls-cert", certificate, "--tls-key", key, "--tokens", tokens)
+	pem, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := options(address)
+	options.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
+	options.TLS.RootCAs.AppendCertsFromPEM(pem)
+	options.Token = "0123456789abcdef"
+	result, err := load.Run(t.Context(), options)
+	if err != nil || result.Errors > 0 || result.Replies != options.Notes {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	options.Token = ""
+	if result, err := load.Run(t.Context(), options); err != nil || result.Errors != int64(options.Chats) || !strings.Contains(result.FirstError, "16") {
+		t.Errorf("without the token: got %+v, %v", result, err)
+	}
+	options.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if _, err := load.Run(t.Context(), options); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("without its authority: got %v", err)
 	}
 }
 
