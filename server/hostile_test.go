@@ -25,16 +25,11 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/measure"
 	"example.com/routeguide/internal/process"
+	"example.com/routeguide/internal/rawhttp2"
 )
 
 // hostile is a client that speaks HTTP/2 as it likes.
-type hostile struct {
-	net.Conn
-
-	framer  *http2.Framer
-	headers bytes.Buffer
-	encoder *hpack.Encoder
-}
+type hostile struct{ *rawhttp2.Conn }
 
 const (
 	chatPath = "/routeguide.RouteGuide/RouteChat"
@@ -43,42 +38,13 @@ const (
 
 // intrude opens a connection and exchanges the first frames. It gives up after a minute.
 func intrude(address string, settings ...http2.Setting) (*hostile, error) {
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	h := &hostile{Conn: conn, framer: http2.NewFramer(conn, conn)}
-	h.framer.AllowIllegalWrites = true
-	h.encoder = hpack.NewEncoder(&h.headers)
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return nil, err
-	}
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
-		return nil, err
-	}
-	return h, errors.Join(h.framer.WriteSettings(settings...), h.framer.WriteSettingsAck())
+	conn, err := rawhttp2.Dial(address, settings...)
+	return &hostile{conn}, err
 }
 
-// block returns the headers of a call, and more.
-func (h *hostile) block(path, contentType string, more ...hpack.HeaderField) []byte {
-	h.headers.Reset()
-	fields := []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":path", Value: path}, {Name: ":authority", Value: "x"},
-		{Name: "content-type", Value: contentType}, {Name: "te", Value: "trailers"},
-	}
-	for _, field := range append(fields, more...) {
-		_ = h.encoder.WriteField(field) // It goes to memory.
-	}
-	return slices.Clone(h.headers.Bytes())
-}
-
-// open begins a call by gRPC, and openAs one of another content type.
+// open begins a call by gRPC.
 func (h *hostile) open(stream uint32, path string, more ...hpack.HeaderField) error {
-	return h.openAs(stream, path, grpcType, more...)
-}
-
-func (h *hostile) openAs(stream uint32, path, contentType string, more ...hpack.HeaderField) error {
-	return h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.block(path, contentType, more...), EndHeaders: true})
+	return h.Open(stream, path, grpcType, more...)
 }
 
 // leave writes a note.
@@ -87,7 +53,7 @@ func (h *hostile) leave(stream uint32, longitude int32, text string) error {
 	if err != nil {
 		return err
 	}
-	return h.framer.WriteData(stream, false, message(0, note))
+	return h.WriteData(stream, false, message(0, note))
 }
 
 // message returns an encoded message with its prefix.
@@ -98,7 +64,7 @@ func message(flags byte, encoded []byte) []byte {
 // awaitEnd reads until the server closes the connection or resets a stream.
 func (h *hostile) awaitEnd() error {
 	for {
-		frame, err := h.framer.ReadFrame()
+		frame, err := h.ReadFrame()
 		if _, ok := frame.(*http2.RSTStreamFrame); ok {
 			return nil
 		}
@@ -114,7 +80,7 @@ func (h *hostile) awaitEnd() error {
 // awaitReset reads until the server resets a stream.
 func (h *hostile) awaitReset(stream uint32) error {
 	for {
-		frame, err := h.framer.ReadFrame()
+		frame, err := h.ReadFrame()
 		if err != nil {
 			return err
 		}
@@ -131,7 +97,7 @@ func askForMuch(address string) (*hostile, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(h.framer.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
+	err = errors.Join(h.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
 	for i := 0; i < 50 && err == nil; i++ {
 		err = h.leave(1, 1, strings.Repeat("x", 10<<10))
 	}
@@ -188,7 +154,7 @@ var attacks = []struct {
 		updates := make(chan struct{})
 		go func() {
 			defer close(updates)
-			for h.framer.WriteWindowUpdate(1, 1) == nil {
+			for h.WriteWindowUpdate(1, 1) == nil {
 				time.Sleep(50 * time.Millisecond)
 			}
 		}()
@@ -212,7 +178,7 @@ var attacks = []struct {
 			var frames bytes.Buffer
 			framer := http2.NewFramer(&frames, nil)
 			for i := range uint32(5000) {
-				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.block(chatPath, grpcType), EndHeaders: true}),
+				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.Block(chatPath, grpcType), EndHeaders: true}),
 					framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 			}
 			if err != nil {
@@ -233,12 +199,12 @@ var attacks = []struct {
 			return err
 		}
 		defer h.Close()
-		if err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.block(chatPath, grpcType)}); err != nil {
+		if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.Block(chatPath, grpcType)}); err != nil {
 			return err
 		}
-		h.encoder.SetMaxDynamicTableSize(0)
+		h.ForgetHeaders()
 		for range 100_000 {
-			if err := h.framer.WriteContinuation(1, false, h.block("/", grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
+			if err := h.WriteContinuation(1, false, h.Block("/", grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
 				return nil // The server has had enough.
 			}
 		}
@@ -251,15 +217,15 @@ var attacks = []struct {
 				return err
 			}
 			// One large field in the table of HPACK, and 3000 times a byte that stands for it: 12 MB.
-			bomb := h.block(chatPath, grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
+			bomb := h.Block(chatPath, grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
 			bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 3000)...)
-			_ = h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndHeaders: true})
-			frame, err := h.framer.ReadFrame()
+			_ = h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndHeaders: true})
+			frame, err := h.ReadFrame()
 			for err == nil {
 				if headers, ok := frame.(*http2.HeadersFrame); ok && headers.StreamID == 1 {
 					break // It says 431, or its like.
 				}
-				frame, err = h.framer.ReadFrame()
+				frame, err = h.ReadFrame()
 			}
 			_ = h.Close()
 			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
@@ -319,7 +285,7 @@ var attacks = []struct {
 				for rest := bomb; len(rest) > 0 && err == nil; {
 					part := rest[:min(len(rest), 16<<10)]
 					rest = rest[len(part):]
-					err = h.framer.WriteData(1, false, part)
+					err = h.WriteData(1, false, part)
 				}
 				if err == nil {
 					err = awaitStatus(h, "8")
@@ -334,9 +300,9 @@ var attacks = []struct {
 	}},
 	{"floods PING and SETTINGS", nil, func(_ context.Context, address string) error {
 		for _, write := range []func(*hostile) error{
-			func(h *hostile) error { return h.framer.WritePing(false, [8]byte{}) },
-			func(h *hostile) error { return h.framer.WriteSettings() },
-			func(h *hostile) error { return h.framer.WriteData(1, false, nil) },
+			func(h *hostile) error { return h.WritePing(false, [8]byte{}) },
+			func(h *hostile) error { return h.WriteSettings() },
+			func(h *hostile) error { return h.WriteData(1, false, nil) },
 		} {
 			h, err := intrude(address)
 			if err != nil {
@@ -391,7 +357,7 @@ var attacks = []struct {
 			{chatPath, "application/connect+json", message(0, []byte(`{"location":{}}`))},
 		} {
 			stream := uint32(2*i + 1)
-			if err := errors.Join(h.openAs(stream, call.path, call.contentType), h.framer.WriteData(stream, true, call.request)); err != nil {
+			if err := errors.Join(h.Open(stream, call.path, call.contentType), h.WriteData(stream, true, call.request)); err != nil {
 				return err
 			}
 			if err := h.awaitReset(stream); err != nil {
@@ -410,9 +376,9 @@ var attacks = []struct {
 			go func() { _, _ = io.Copy(io.Discard, h) }()
 			part := make([]byte, 16<<10)
 			for stream := uint32(1); stream < 200; stream += 2 {
-				err := errors.Join(h.open(stream, chatPath), h.framer.WriteData(stream, false, binary.BigEndian.AppendUint32([]byte{0}, 500<<10)))
+				err := errors.Join(h.open(stream, chatPath), h.WriteData(stream, false, binary.BigEndian.AppendUint32([]byte{0}, 500<<10)))
 				for range 30 { // 480 KiB
-					err = errors.Join(err, h.framer.WriteData(stream, false, part))
+					err = errors.Join(err, h.WriteData(stream, false, part))
 				}
 				if err != nil {
 					return nil // The server has had enough.
@@ -431,7 +397,7 @@ var attacks = []struct {
 			defer h.Close()
 			go func() { _, _ = io.Copy(io.Discard, h) }()
 			for stream := uint32(1); stream < 2000; stream += 2 {
-				if err := errors.Join(h.open(stream, "/grpc.health.v1.Health/Watch"), h.framer.WriteData(stream, true, message(0, nil))); err != nil {
+				if err := errors.Join(h.open(stream, "/grpc.health.v1.Health/Watch"), h.WriteData(stream, true, message(0, nil))); err != nil {
 					return err
 				}
 			}
@@ -453,7 +419,7 @@ var attacks = []struct {
 					payload[i] = byte(random.Uint32())
 				}
 				// What follows an error of the protocol may meet a closed connection.
-				_ = h.framer.WriteRawFrame(http2.FrameType(random.IntN(11)), http2.Flags(random.Uint32()), uint32(random.IntN(4)), payload)
+				_ = h.WriteRawFrame(http2.FrameType(random.IntN(11)), http2.Flags(random.Uint32()), uint32(random.IntN(4)), payload)
 			}
 			_ = h.Close()
 		}
@@ -463,9 +429,9 @@ var attacks = []struct {
 
 // awaitStatus reads until a status of gRPC comes.
 func awaitStatus(h *hostile, want string) error {
-	h.framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
+	h.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	for {
-		frame, err := h.framer.ReadFrame()
+		frame, err := h.ReadFrame()
 		if err != nil {
 			return err
 		}

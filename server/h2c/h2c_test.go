@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/http2"
 
+	"example.com/routeguide/internal/rawhttp2"
 	"example.com/routeguide/server/h2c"
 )
 
@@ -75,24 +76,17 @@ func TestOnePortSpeaksHTTP1AndHTTP2(t *testing.T) {
 func TestSettingsAndPings(t *testing.T) {
 	t.Parallel()
 	server := start(t, http.NotFoundHandler())
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Addr().String())
+	conn, err := rawhttp2.Dial(server.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	framer := http2.NewFramer(conn, conn)
-	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(framer.WriteSettings(), framer.WritePing(false, [8]byte{1, 2, 3})); err != nil {
+	if err := conn.WritePing(false, [8]byte{1, 2, 3}); err != nil {
 		t.Fatal(err)
 	}
 	settings := make(map[http2.SettingID]uint32)
 	for {
-		frame, err := framer.ReadFrame()
+		frame, err := conn.ReadFrame()
 		if err != nil {
 			t.Fatal(err)
 		}

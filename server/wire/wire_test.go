@@ -17,8 +17,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
+	"example.com/routeguide/internal/rawhttp2"
 	"example.com/routeguide/server/wire"
 )
 
@@ -333,19 +333,14 @@ func TestWhatIsNotForFramesIsLeftForConnect(t *testing.T) {
 }
 
 // dialRaw opens a connection of HTTP/2 that is read and written frame by frame.
-func dialRaw(t *testing.T, url string) (net.Conn, *http2.Framer) {
+func dialRaw(t *testing.T, url string) *rawhttp2.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	conn, err := rawhttp2.Dial(strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	framer := http2.NewFramer(conn, conn)
-	_, err = io.WriteString(conn, http2.ClientPreface)
-	if err := errors.Join(err, conn.SetDeadline(time.Now().Add(30*time.Second)), framer.WriteSettings(), framer.WriteSettingsAck()); err != nil {
-		t.Fatal(err)
-	}
-	return conn, framer
+	return conn
 }
 
 func TestTheAnswerToAPingIsNotWrittenBetweenHeaders(t *testing.T) {
@@ -354,24 +349,15 @@ func TestTheAnswerToAPingIsNotWrittenBetweenHeaders(t *testing.T) {
 	url, _, _ := serve(t, func(response http.ResponseWriter, _ *http.Request) {
 		response.Header().Set("Long", strings.Repeat("~", 40_000))
 	})
-	_, framer := dialRaw(t, url)
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
+	conn := dialRaw(t, url)
 	const streams = 200
 	for i := range uint32(streams) {
-		block.Reset()
-		for _, field := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", "/"}, {":authority", "x"}} {
-			if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
-		if err := errors.Join(err, framer.WritePing(false, [8]byte{byte(i)})); err != nil {
+		if err := errors.Join(conn.Open(2*i+1, "/", "text/plain"), conn.WriteData(2*i+1, true, nil), conn.WritePing(false, [8]byte{byte(i)})); err != nil {
 			t.Fatal(err)
 		}
 		// The framer's reader says when something comes between the parts of a block.
 		for pinged, ended := false, false; !pinged || !ended; {
-			frame, err := framer.ReadFrame()
+			frame, err := conn.ReadFrame()
 			if err != nil {
 				t.Fatalf("stream %d: %v", i, err)
 			}
@@ -390,7 +376,7 @@ func TestTheAnswerToAPingIsNotWrittenBetweenHeaders(t *testing.T) {
 func TestManyPingsAtOnceAreAnsweredToWhoReads(t *testing.T) {
 	t.Parallel()
 	url, _, _ := serve(t, func(http.ResponseWriter, *http.Request) {})
-	conn, framer := dialRaw(t, url)
+	conn := dialRaw(t, url)
 	const count = 5000
 	var pings bytes.Buffer
 	writer := http2.NewFramer(&pings, nil)
@@ -401,7 +387,7 @@ func TestManyPingsAtOnceAreAnsweredToWhoReads(t *testing.T) {
 	}
 	go func() { _, _ = conn.Write(pings.Bytes()) }()
 	for answered := 0; answered < count; {
-		frame, err := framer.ReadFrame()
+		frame, err := conn.ReadFrame()
 		if err != nil {
 			t.Fatalf("%d of %d PINGs were answered: %v", answered, count, err)
 		}
