@@ -331,6 +331,35 @@ func TestTheChatWithTheMostPendingRepliesIsEnded(t *testing.T) {
 	}
 }
 
+// The chat that has the most pending replies cannot be told so, if its client does not read.
+func TestAChatWhoseClientDoesNotReadIsEndedToo(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.Chats.MaxPendingInAll = 1000
+	url, running := startWith(t, options)
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}
+	defer transport.CloseIdleConnections()
+	stream, err := routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, url, connect.WithGRPC()).RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		err = stream.Send(note(1, strings.Repeat("x", 1000)))
+	}
+	if counts := running.Counts(); counts.Shed != 1 || counts.Pending != 0 {
+		t.Errorf("%d chats were ended, and %d replies are pending, want 1 and none", counts.Shed, counts.Pending)
+	}
+	for err = nil; err == nil; {
+		_, err = stream.Receive()
+	}
+	if errors.Is(err, io.EOF) {
+		t.Error("the chat ended well")
+	}
+	_ = stream.CloseResponse()
+}
+
 func TestAClientLeavesNotesAtItsPace(t *testing.T) {
 	t.Parallel()
 	options := bounded()
