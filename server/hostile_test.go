@@ -177,8 +177,9 @@ var attacks = []struct {
 			}()
 			var frames bytes.Buffer
 			framer := http2.NewFramer(&frames, nil)
+			forLong := hpack.HeaderField{Name: "grpc-timeout", Value: "1000H"}
 			for i := range uint32(5000) {
-				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.Block(chatPath, grpcType), EndHeaders: true}),
+				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.Block(chatPath, grpcType, forLong), EndHeaders: true}),
 					framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 			}
 			if err != nil {
@@ -191,6 +192,96 @@ var attacks = []struct {
 				<-reading
 			})
 		}
+		return nil
+	}},
+	{"sends and resets", nil, func(ctx context.Context, address string) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		var sending sync.WaitGroup
+		defer sending.Wait()
+		for range 8 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			reading := make(chan struct{})
+			go func() {
+				defer close(reading)
+				_, _ = io.Copy(io.Discard, h)
+			}()
+			sending.Go(func() {
+				var err error
+				for stream := uint32(1); ctx.Err() == nil && err == nil; stream += 2 {
+					err = h.open(stream, "/nowhere")
+					for range 4 {
+						err = errors.Join(err, h.WriteData(stream, false, make([]byte, 15<<10)))
+					}
+					err = errors.Join(err, h.WriteRSTStream(stream, http2.ErrCodeCancel)) // The server may have had enough.
+				}
+				_ = h.Close()
+				<-reading
+			})
+		}
+		return nil
+	}},
+	{"opens streams after an error", nil, func(ctx context.Context, address string) error {
+		h, err := askForMuch(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		time.Sleep(time.Second)             // Nothing more can be written to who does not read, and so not GOAWAY.
+		_ = h.WriteWindowUpdate(0, 1<<31-1) // It is too large.
+		block := h.Block(chatPath, grpcType)
+		for stream := uint32(3); stream < 2_000_000; stream += 2 {
+			if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true}); err != nil {
+				return nil // The server has had enough.
+			}
+		}
+		return errors.New("the server listens on")
+	}},
+	{"takes no answers to many calls", nil, func(_ context.Context, address string) error {
+		for range 40 {
+			h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			go func() { _, _ = io.Copy(io.Discard, h) }()
+			for stream := uint32(1); stream < 2000; stream += 2 {
+				if err := errors.Join(h.Open(stream, "/routeguide.RouteGuide/GetFeature", "application/json"), h.WriteData(stream, true, []byte("{}"))); err != nil {
+					return err
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		return nil
+	}},
+	{"sends faster than it may", []string{"--note-rate", "1000"}, func(_ context.Context, address string) error {
+		note, err := proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{}})
+		if err != nil {
+			return err
+		}
+		data := bytes.Repeat(message(0, note), 1000)
+		for range 200 {
+			conn, err := rawhttp2.DialFrom("127.0.0.2", address) // The chat beside it has a rate of its own.
+			if err != nil {
+				return err
+			}
+			h := &hostile{conn}
+			defer h.Close()
+			go func() { _, _ = io.Copy(io.Discard, h) }()
+			for stream := uint32(1); stream < 20; stream += 2 {
+				err := h.open(stream, chatPath)
+				for range 6 {
+					err = errors.Join(err, h.WriteData(stream, false, data))
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		time.Sleep(time.Second)
 		return nil
 	}},
 	{"floods CONTINUATION", nil, func(_ context.Context, address string) error {
@@ -496,8 +587,8 @@ func TestHostileClients(t *testing.T) {
 				t.Errorf("the server took %d MiB, want %d at most", most>>20, boundMiB)
 			}
 			if len(took) > 0 {
-				t.Logf("memory: %d MiB at the most; the chat beside it: %d replies, median %.1f ms, slowest %.1f ms",
-					most>>20, len(took), measure.Median(took), slices.Max(took))
+				t.Logf("%s: memory: %d MiB at the most; the chat beside it: %d replies, median %.1f ms, slowest %.1f ms",
+					test.name, most>>20, len(took), measure.Median(took), slices.Max(took))
 			}
 			if err := server.Stop(); err != nil {
 				t.Errorf("the server did not end well: %v", err)

@@ -19,13 +19,13 @@ type limitFlags struct {
 	MaxConnections  int           `default:"10000" placeholder:"N" help:"Hold this many connections (${default}). Further ones wait. 0 is no bound."`
 	MaxStreams      int           `default:"1000" placeholder:"N" help:"Hold this many calls on one connection (${default})."`
 	MaxChats        int           `default:"100000" placeholder:"N" help:"Hold this many chats in all (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	MaxCalls        int           `default:"5000" placeholder:"N" help:"Hold this many calls that are no chats (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
+	MaxCalls        int           `default:"5000" placeholder:"N" help:"Hold this many calls that are no chats (${default}), and as many questions about health. Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
 	MaxArriving     byteSize      `default:"64MiB" placeholder:"BYTES" help:"Hold this much of notes longer than 4 KiB that have arrived in part (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Let one client hold this part of the connections, chats and calls, and of what arrives. 100 is all of it. By default 25, or 100 if only this machine can call."`
+	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Let one client hold this part of the connections, chats and calls, and of what arrives. 100 is all of it. By default 10, or 100 if only this machine can call."`
 	MaxPending      int           `default:"262144" placeholder:"N" help:"Let this many notes of a chat wait for their replies (${default}). A client that has written so many is not read from until it reads."`
 	MaxPendingInAll int           `name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Let this many notes of all chats wait for their replies (${default}, 192 MiB). Beyond it, the chats that have the most are ended. 0 is no bound."`
 	NoteRate        float64       `default:"-1" placeholder:"N" help:"Take this many notes a second from a client, after ten seconds' worth at once; a faster one is read from more slowly. 0 is no bound. By default 1000, or no bound if only this machine can call."`
-	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a chat whose client takes longer than this to take 32 KiB that wait for it, and any other call whose client takes nothing of what waits (${default}). 0 is never."`
+	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a chat whose client takes longer than this to take 32 KiB that wait for it, and any other call whose client does so with 16 KiB (${default}). 0 is never."`
 	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Let a request take this long to arrive, and a note of a RouteChat once it has begun to; a RecordRoute may take longer (${default}). 0 is no bound."`
 	IdleTimeout     time.Duration `default:"5m" placeholder:"DURATION" help:"Close a connection that has had no call for this long (${default})."`
 	ChatLife        time.Duration `default:"0s" placeholder:"DURATION" help:"End a chat that has lasted this long with UNAVAILABLE, once it has its replies. 0, the default, is never."`
@@ -33,7 +33,7 @@ type limitFlags struct {
 
 // defaultClientShare is what one client may hold, in percent, of a server that others than its own machine can call:
 // it takes several addresses to keep others out.
-const defaultClientShare = 25
+const defaultClientShare = 10
 
 // defaultNoteRate is how many notes a second a client may leave on a server that others than its own machine can
 // call.

@@ -30,7 +30,16 @@ type Conn struct {
 
 // Dial opens a connection to host:port. It fails all that is done with it after a minute.
 func Dial(address string, settings ...http2.Setting) (*Conn, error) {
-	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(context.Background(), "tcp", address)
+	return DialFrom("", address, settings...)
+}
+
+// DialFrom is Dial from an address of this machine.
+func DialFrom(from, address string, settings ...http2.Setting) (*Conn, error) {
+	dialer := &net.Dialer{Timeout: timeout}
+	if from != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	conn, err := dialer.DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}

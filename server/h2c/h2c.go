@@ -24,8 +24,8 @@ const (
 	// is not answered within pingTimeout.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
-	// streamWindow is how much of a request may wait for its handler to read. Of ten that are not read at all, the
-	// connection still has room for others: they get four windows together, and another one each. A client
+	// streamWindow is how much of a request may wait for its handler to read. Of five that are not read at all, the
+	// connection still has room for others: they get two windows together, and another one each. A client
 	// that is 100 ms away gets 640 kB/s through it.
 	streamWindow = 64 << 10
 	// maxFrame is how long a frame may be that a client sends: as long as every server must take
@@ -33,7 +33,7 @@ const (
 	// header has come.
 	maxFrame = 16 << 10
 	// connectionWindow is how much of a connection's requests may wait for handlers to read.
-	connectionWindow = 1 << 20
+	connectionWindow = 512 << 10
 )
 
 // Options bound what clients may take of a server. With 0, a bound is net/http's, or none if it has none.

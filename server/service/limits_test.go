@@ -20,11 +20,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/internal/rawhttp2"
 	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/notes"
 	"example.com/routeguide/server/service"
@@ -250,6 +252,45 @@ func TestTooManyCalls(t *testing.T) {
 	}
 }
 
+// A call counts until its client has taken the answer.
+func TestACallCountsUntilItsAnswerIsTaken(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.MaxCalls, options.StallTimeout = 2, time.Second
+	url, running := startWith(t, options)
+	conn, err := rawhttp2.Dial(strings.TrimPrefix(url, "http://"), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for stream := uint32(1); stream < 11; stream += 2 {
+		if err := errors.Join(conn.Open(stream, routeguideconnect.RouteGuideGetFeatureProcedure, "application/json"), conn.WriteData(stream, true, []byte("{}"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for running.Refused() < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	if calls := running.Calls(); calls != 2 {
+		t.Errorf("%d calls are open, want 2", calls)
+	}
+	for resets := 0; resets < 5; {
+		frame, err := conn.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := frame.(*http2.RSTStreamFrame); ok {
+			resets++
+		}
+	}
+	for running.Calls() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if stalled := running.Stalled(); stalled != 5 {
+		t.Errorf("%d calls have stalled, want 2 and 3 refusals", stalled)
+	}
+}
+
 func TestAClientHasItsShare(t *testing.T) {
 	t.Parallel()
 	options := bounded()
@@ -389,7 +430,9 @@ func TestARequestArrivesInTime(t *testing.T) {
 		protocols.SetUnencryptedHTTP2(major == 2)
 		transport := &http.Transport{Protocols: &protocols}
 		body, write := io.Pipe()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+routeguideconnect.RouteGuideGetFeatureProcedure, body)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+routeguideconnect.RouteGuideGetFeatureProcedure, body)
 		if err != nil {
 			t.Fatal(err)
 		}

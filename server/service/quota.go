@@ -3,17 +3,23 @@ package service
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/clients"
 )
 
+// maxRefusals is how many refusals may be on their way to clients at once.
+const maxRefusals = 100
+
 // quotas bound what clients may hold at once.
 type quotas struct {
-	chats, calls *clients.Quota
+	// health is for questions about it: who asks them is to get an answer when there are too many calls.
+	chats, calls, health, refusals *clients.Quota
 	// arriving is for the bytes of messages that have begun to arrive.
 	arriving *clients.Quota
 	refused  atomic.Int64
@@ -23,24 +29,48 @@ func newQuotas(options Options) *quotas {
 	quota := func(most int) *clients.Quota {
 		return clients.NewQuota(int64(most), clients.Share(int64(most), options.ClientShare))
 	}
-	return &quotas{chats: quota(options.MaxChats), calls: quota(options.MaxCalls), arriving: quota(options.ArrivingBytes)}
+	return &quotas{
+		chats:    quota(options.MaxChats),
+		calls:    quota(options.MaxCalls),
+		health:   quota(options.MaxCalls),
+		refusals: clients.NewQuota(maxRefusals, 0),
+		arriving: quota(options.ArrivingBytes),
+	}
 }
 
-// admit lets only so many chats, and other calls, in.
-func (q *quotas) admit(next http.Handler) http.Handler {
+// admit lets only so many chats, and other calls, in. A call counts until next has written all of its answer.
+// Refusals go by written.
+func (q *quotas) admit(next http.Handler, written func(http.Handler) http.Handler) http.Handler {
 	errorWriter := connect.NewErrorWriter()
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		quota, what := q.calls, "calls"
-		if request.URL.Path == routeguideconnect.RouteGuideRouteChatProcedure {
-			quota, what = q.chats, "chats"
-		}
-		if err := quota.Take(request.RemoteAddr, 1); err != nil {
-			_ = errorWriter.Write(response, request, q.refuse(what, err)) // Nobody is left to hear of an error.
+		quota, what := q.of(request.URL.Path)
+		err := quota.Take(request.RemoteAddr, 1)
+		if err == nil {
+			defer quota.Give(request.RemoteAddr, 1)
+			next.ServeHTTP(response, request)
 			return
 		}
-		defer quota.Give(request.RemoteAddr, 1)
-		next.ServeHTTP(response, request)
+		refusal := q.refuse(what, err)
+		if q.refusals.Take(request.RemoteAddr, 1) != nil {
+			panic(http.ErrAbortHandler) // That resets the stream: many are refused, and do not take it.
+		}
+		defer q.refusals.Give(request.RemoteAddr, 1)
+		written(http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			_ = errorWriter.Write(response, request, refusal) // Nobody is left to hear of an error.
+		})).ServeHTTP(response, request)
 	})
+}
+
+// of returns the quota of calls to a path, and what they are called.
+func (q *quotas) of(path string) (*clients.Quota, string) {
+	switch {
+	case path == routeguideconnect.RouteGuideRouteChatProcedure:
+		return q.chats, "chats"
+	case strings.HasPrefix(path, "/"+grpchealth.HealthV1ServiceName+"/"):
+		return q.health, "questions about health"
+	default:
+		return q.calls, "calls"
+	}
 }
 
 // refuse counts what a quota has refused, and returns it as the client is told it.

@@ -57,7 +57,8 @@ type Options struct {
 	// NotesPerSecond is how many notes a client may leave in a second, after ten seconds' worth at once.
 	// Clients are told apart by their addresses.
 	NotesPerSecond float64
-	// MaxChats is how many chats there may be at once, and MaxCalls how many other calls.
+	// MaxChats is how many chats there may be at once, and MaxCalls how many other calls, and as many questions
+	// about health.
 	MaxChats, MaxCalls int
 	// ClientShare is the part of MaxChats, MaxCalls and ArrivingBytes that one client may have, between 0 and 1.
 	ClientShare float64
@@ -69,7 +70,7 @@ type Options struct {
 	// RequestTimeout is how long a request may take to arrive, and a message of a RouteChat. A RecordRoute may take
 	// as long as it likes.
 	RequestTimeout time.Duration
-	// StallTimeout is how long a client may take to take any of the answer that waits for it. What a chat
+	// StallTimeout is how long a client may take to take 16 KiB of an answer that wait for it. What a chat
 	// writes may take as long as Chats says.
 	StallTimeout time.Duration
 	// ChatLife is how long a chat may last. Then it gets the replies it is owed, and UNAVAILABLE.
@@ -135,9 +136,11 @@ func New(guide *guide.Guide, options Options) *Service {
 	if options.Require != nil {
 		inner = options.Require(inner)
 	}
-	inner = allowOrigins(options.Origins, service.quotas.admit(explain(inner)))
-	inner = takenWithin(options.StallTimeout, &service.stalled, arriveWithin(options.RequestTimeout, inner))
-	service.Handler = wire.NewHandler(inner)
+	written := func(next http.Handler) http.Handler {
+		return takenWithin(options.StallTimeout, &service.stalled, allowOrigins(options.Origins, next))
+	}
+	inner = written(arriveWithin(options.RequestTimeout, explain(inner)))
+	service.Handler = wire.NewHandler(service.quotas.admit(inner, written))
 	return service
 }
 
@@ -153,7 +156,7 @@ func (s *Service) Counts() chat.Counts { return s.chats.Counts() }
 func (s *Service) StoreErrors() int64 { return s.storeErrors.Load() }
 
 // Calls returns how many calls are open that are no chats.
-func (s *Service) Calls() int64 { return s.quotas.calls.Taken() }
+func (s *Service) Calls() int64 { return s.quotas.calls.Taken() + s.quotas.health.Taken() }
 
 // Arriving returns how many bytes the notes have that are longer than 4 KiB and have arrived in part.
 func (s *Service) Arriving() int64 { return s.quotas.arriving.Taken() }

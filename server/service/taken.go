@@ -9,8 +9,12 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-// takenWithin resets a call whose client does not take what is written to it, be it a single byte, for as long as
-// timeout, and counts it. What a chat writes in frames goes past it: that is watched by the chat's host.
+// takenAtOnce is how much of an answer is written at once, for which there is time.
+const takenAtOnce = 16 << 10
+
+// takenWithin resets a call whose client takes longer than timeout to take 16 KiB of what is written to it, or less if
+// less waits, and counts it. A handler is done only when the client has been sent all. What a chat writes
+// in frames goes past it: that is watched by the chat's host.
 func takenWithin(timeout time.Duration, stalled *atomic.Int64, next http.Handler) http.Handler {
 	if timeout == 0 {
 		return next
@@ -21,12 +25,17 @@ func takenWithin(timeout time.Duration, stalled *atomic.Int64, next http.Handler
 			next.ServeHTTP(response, request)
 			return
 		}
-		if request.ProtoMajor == 1 {
-			_ = stream.StopWritingAt(time.Time{}) // The connection has it from the request before.
-		}
 		taken := &taken{ResponseWriter: response, stream: stream, timeout: timeout, stalled: stalled}
-		defer taken.end()
+		if request.ProtoMajor > 1 {
+			next.ServeHTTP(taken, request)
+			taken.finish()
+			return
+		}
+		// A flush would say that more may come. With one call at a time, a deadline is as good.
+		controller := http.NewResponseController(response)
+		_ = controller.SetWriteDeadline(time.Time{}) // The connection has it from the call before.
 		next.ServeHTTP(taken, request)
+		_ = controller.SetWriteDeadline(time.Now().Add(timeout))
 	})
 }
 
@@ -38,6 +47,7 @@ type taken struct {
 	timeout time.Duration
 	stalled *atomic.Int64
 	timer   *time.Timer // is made by the first write
+	waits   bool        // net/http may have something that it has not written
 
 	mu    sync.Mutex // guards the rest
 	since time.Time  // when the write began that goes on; zero if there is none
@@ -49,6 +59,17 @@ func (t *taken) Unwrap() http.ResponseWriter {
 }
 
 func (t *taken) Write(p []byte) (int, error) {
+	t.waits = true
+	for written := 0; ; {
+		part := p[written:min(len(p), written+takenAtOnce)]
+		n, err := t.write(part)
+		if written += n; err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}
+
+func (t *taken) write(p []byte) (int, error) {
 	t.begin()
 	defer t.stop()
 	return t.ResponseWriter.Write(p)
@@ -60,6 +81,14 @@ func (t *taken) Flush() {
 		t.begin()
 		defer t.stop()
 		flusher.Flush()
+	}
+	t.waits = false
+}
+
+// finish writes what net/http would write once the handler has returned, when nobody would watch it.
+func (t *taken) finish() {
+	if t.waits {
+		t.Flush()
 	}
 }
 
@@ -92,9 +121,4 @@ func (t *taken) reset() {
 		t.stalled.Add(1)
 		_ = t.stream.Reset() // An error says that there is nothing to reset any more.
 	}
-}
-
-// end is for what the handler leaves net/http to write.
-func (t *taken) end() {
-	_ = t.stream.StopWritingAt(time.Now().Add(t.timeout)) // As in reset.
 }

@@ -173,7 +173,9 @@ func (in *incoming) nextFrame() error {
 				in.state = inHeaders
 			}
 		}
-		in.windows.seeIncoming(frame)
+		if err := in.windows.seeIncoming(frame); err != nil {
+			return err
+		}
 	case inHeaders:
 		if frame.kind == typeContinuation && frame.flags&flagEndHeaders != 0 {
 			in.state = betweenFrames
@@ -213,7 +215,7 @@ func (in *incoming) merge(first frame) {
 		}
 		at += frame.size()
 	}
-	in.windows.seeIncoming(frame{length: length, kind: typeData, flags: flags, stream: first.stream})
+	_ = in.windows.seeIncoming(frame{length: length, kind: typeData, flags: flags, stream: first.stream}) // That is no error.
 	buffer[in.start], buffer[in.start+1], buffer[in.start+2] = byte(length>>16), byte(length>>8), byte(length)
 	buffer[in.start+4] = flags
 	in.pass(first.size())

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"slices"
 	"sync"
 )
@@ -27,6 +28,7 @@ type windows struct {
 	size int
 
 	mu      sync.Mutex // guards the rest
+	most    int        // how many streams may be open before the connection ends
 	unread  int        // DATA that came in and was not given back to the window of the connection
 	last    uint32     // the last stream that the client has opened
 	open    map[uint32]*window
@@ -44,17 +46,24 @@ const (
 	// returnPart is the part of a window that must be used for it to be given back.
 	returnPart = 4
 	// littleUnread is how many windows of streams may be unread on a connection for that to be little.
-	littleUnread = 4
+	littleUnread = 2
+	// passedOver is how many streams a client may open beyond those that net/http lets it have. As many it may be
+	// about to refuse. More come when it has sent GOAWAY, or cannot, and passes them over in silence: then who goes on
+	// opening them is not listened to any more.
+	passedOver = 20_000
 )
 
+var errPassedOver = errors.New("the client opens streams that nobody answers")
+
 func newWindows(size int) *windows {
-	return &windows{size: size, open: make(map[uint32]*window), lagging: make(map[uint32]*window)}
+	return &windows{size: size, most: passedOver, open: make(map[uint32]*window), lagging: make(map[uint32]*window)}
 }
 
 // What matters of settings (https://www.rfc-editor.org/rfc/rfc9113#section-6.5).
 const (
-	settingSize              = 6
-	settingInitialWindowSize = 0x4
+	settingSize                 = 6
+	settingMaxConcurrentStreams = 0x3
+	settingInitialWindowSize    = 0x4
 )
 
 // announce returns what is to be written in place of the first bytes of a connection, which are net/http's
@@ -70,41 +79,61 @@ func (w *windows) announce(first []byte) (_ []byte, ok bool) {
 	}
 	changed := slices.Clone(first)
 	for setting := changed[frameHeaderSize:end]; len(setting) >= settingSize; setting = setting[settingSize:] {
-		if binary.BigEndian.Uint16(setting) == settingInitialWindowSize && binary.BigEndian.Uint32(setting[2:]) >= StreamBuffer {
-			binary.BigEndian.PutUint32(setting[2:], uint32(w.size))
-			ok = true
+		value := binary.BigEndian.Uint32(setting[2:])
+		switch binary.BigEndian.Uint16(setting) {
+		case settingInitialWindowSize:
+			if ok = value >= StreamBuffer; ok {
+				binary.BigEndian.PutUint32(setting[2:], uint32(w.size))
+			}
+		case settingMaxConcurrentStreams:
+			w.setMost(int(value) + passedOver)
 		}
 	}
 	return changed, ok
 }
 
-// seeIncoming takes note of a frame that the client has sent.
-func (w *windows) seeIncoming(frame frame) {
+// seeIncoming takes note of a frame that the client has sent. After an error nothing more is to be read.
+func (w *windows) seeIncoming(frame frame) error {
 	if w == nil {
-		return
+		return nil
 	}
 	ended := frame.flags&flagEndStream != 0
 	switch frame.kind {
 	case typeData:
 		w.received(frame.stream, frame.length, ended)
 	case typeHeaders:
-		w.begins(frame.stream, ended)
+		return w.begins(frame.stream, ended)
 	case typeReset:
 		w.ends(frame.stream)
 	}
+	return nil
+}
+
+func (w *windows) setMost(most int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.most = most
 }
 
 // begins says that the client has sent HEADERS.
-func (w *windows) begins(stream uint32, ended bool) {
+func (w *windows) begins(stream uint32, ended bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if stream > w.last {
-		w.last = stream
-		w.open[stream] = &window{}
-	}
 	if ended {
 		w.remove(stream)
 	}
+	if stream <= w.last {
+		return nil
+	}
+	w.last = stream
+	if ended {
+		return nil
+	}
+	if len(w.open) >= w.most {
+		return errPassedOver
+	}
+	w.open[stream] = &window{}
+	return nil
 }
 
 // ends says that the client may not send any more on a stream, or does not want to.

@@ -31,6 +31,8 @@ type Stream struct {
 	// stop is when reading ends for good, and arrive when what has begun to arrive must be there. Without
 	// one of them, it is zero.
 	stop, arrive time.Time
+	timer        *time.Timer // is for the first of them
+	over         bool        // the HTTP handler has returned
 }
 
 // NewHandler returns a handler that calls next with a context in which [FromContext] finds the
@@ -45,6 +47,7 @@ func NewHandler(next http.Handler) http.Handler {
 		}
 		request = request.WithContext(context.WithValue(request.Context(), streamKey{}, stream))
 		request.Body = stream.body
+		defer stream.end()
 		next.ServeHTTP(response, request)
 	})
 }
@@ -74,7 +77,7 @@ func isBinary(contentType string) bool {
 // time, the connection cannot be used again. It may be called concurrently with all else, but not once
 // the HTTP handler has returned.
 func (s *Stream) StopReading() error {
-	return s.StopReadingAt(time.Unix(1, 0))
+	return s.StopReadingAt(past)
 }
 
 // StopReadingAt is [Stream.StopReading] at some time to come. Of several such times, the first counts.
@@ -103,23 +106,54 @@ func (s *Stream) arriveBy(deadline time.Time) error {
 	return s.applyDeadlines()
 }
 
-// applyDeadlines sets the read deadline to the first of those that there are. The caller holds s.deadlines.
+// applyDeadlines ends reading if the first of the deadlines has passed, and otherwise sees to it that it will. The
+// caller holds s.deadlines.
+//
+// net/http is told of a deadline only when it has passed: it would make a timer for one to come even after the client
+// has reset the stream, and that timer would keep the stream, with what was sent on it, until then.
 func (s *Stream) applyDeadlines() error {
 	first := s.stop
 	if first.IsZero() || !s.arrive.IsZero() && s.arrive.Before(first) {
 		first = s.arrive
 	}
-	return s.controller.SetReadDeadline(first)
+	wait := time.Until(first)
+	switch {
+	case s.over:
+	case first.IsZero():
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+	case wait <= 0:
+		return s.controller.SetReadDeadline(past)
+	case s.timer == nil:
+		s.timer = time.AfterFunc(wait, s.expire)
+	default:
+		s.timer.Reset(wait)
+	}
+	return nil
 }
 
-// StopWritingAt ends the writing of the response at some time to come, unless it has come to its end by then: with
-// HTTP/2 the stream is reset. It may be called like [Stream.StopReading].
-func (s *Stream) StopWritingAt(deadline time.Time) error {
-	return s.controller.SetWriteDeadline(deadline)
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+func (s *Stream) expire() {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	_ = s.applyDeadlines() // An error says that the connection has no read deadlines.
+}
+
+// end is for when the HTTP handler returns.
+func (s *Stream) end() {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	s.over = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 }
 
 // Reset ends the stream at once: a write that blocks, and any later one, returns an error. With HTTP/1.1 that is
 // the connection. It may be called like [Stream.StopReading].
 func (s *Stream) Reset() error {
-	return errors.Join(s.StopReading(), s.StopWritingAt(time.Unix(1, 0)))
+	return errors.Join(s.StopReading(), s.controller.SetWriteDeadline(past))
 }
