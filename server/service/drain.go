@@ -123,19 +123,39 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 		if ends {
 			stopReadingAt(ctx, deadline)
 		}
+		inner := ctx
+		ctx = context.WithValue(ctx, reasonKey{}, func(err error) error { return d.reason(inner, stream, life, err) })
 		// Only now, so that the deadline does not take the place of that of a drain.
 		if !d.add(stream) {
 			return errDraining
 		}
 		defer d.remove(stream)
-		err := next(ctx, conn)
-		cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
-		if cut && stream.ctx.Err() == nil && d.isDraining() {
-			return errDraining // That is why reading, or the context, has ended.
-		}
-		if cut && ctx.Err() == nil && !life.IsZero() && !time.Now().Before(life) {
-			return errLife
-		}
+		return d.reason(inner, stream, life, next(ctx, conn))
+	}
+}
+
+type reasonKey struct{}
+
+// reasonOf returns why the stream that ctx belongs to has ended with err.
+func reasonOf(ctx context.Context, err error) error {
+	if reason, ok := ctx.Value(reasonKey{}).(func(error) error); ok {
+		return reason(err)
+	}
+	return err
+}
+
+// reason returns why a stream that may live until life has ended with err. If its reading, or ctx, was ended, that may
+// have been from here.
+func (d *drain) reason(ctx context.Context, stream *drainable, life time.Time, err error) error {
+	cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
+	switch {
+	case !cut || stream.ctx.Err() != nil:
+		return err
+	case d.isDraining():
+		return errDraining
+	case ctx.Err() == nil && !life.IsZero() && !time.Now().Before(life):
+		return errLife
+	default:
 		return err
 	}
 }

@@ -13,8 +13,11 @@ import (
 	"example.com/routeguide/server/clients"
 )
 
-// maxRefusals is how many refusals may be on their way to clients at once.
-const maxRefusals = 100
+const (
+	// maxRefusals is how many refusals may be on their way to clients at once, and clientRefusals to one.
+	maxRefusals    = 100
+	clientRefusals = 10
+)
 
 // quotas bound what clients may hold at once.
 type quotas struct {
@@ -33,7 +36,7 @@ func newQuotas(options Options) *quotas {
 		chats:    quota(options.MaxChats),
 		calls:    quota(options.MaxCalls),
 		health:   quota(options.MaxCalls),
-		refusals: clients.NewQuota(maxRefusals, 0),
+		refusals: clients.NewQuota(maxRefusals, clientRefusals),
 		arriving: quota(options.ArrivingBytes),
 	}
 }

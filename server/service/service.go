@@ -273,6 +273,7 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	start := time.Now()
 	peer := stream.Peer()
 	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.Of(peer.Addr))
+	err = reasonOf(ctx, err)
 	about := []any{
 		"peer", peer.Addr, "protocol", peer.Protocol,
 		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(err),

@@ -12,13 +12,10 @@ import (
 // takenAtOnce is how much of an answer is written at once, for which there is time.
 const takenAtOnce = 16 << 10
 
-// takenWithin resets a call whose client takes longer than timeout to take 16 KiB of what is written to it, or less if
-// less waits, and counts it. A handler is done only when the client has been sent all. What a chat writes
+// takenWithin resets a call whose client takes longer than timeout, unless that is 0, to take 16 KiB of what is written
+// to it, or less if less waits, and counts it. A handler is done only when the client has been sent all. What a chat writes
 // in frames goes past it: that is watched by the chat's host.
 func takenWithin(timeout time.Duration, stalled *atomic.Int64, next http.Handler) http.Handler {
-	if timeout == 0 {
-		return next
-	}
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		stream, ok := wire.FromContext(request.Context())
 		if !ok {
@@ -35,7 +32,9 @@ func takenWithin(timeout time.Duration, stalled *atomic.Int64, next http.Handler
 		controller := http.NewResponseController(response)
 		_ = controller.SetWriteDeadline(time.Time{}) // The connection has it from the call before.
 		next.ServeHTTP(taken, request)
-		_ = controller.SetWriteDeadline(time.Now().Add(timeout))
+		if timeout > 0 {
+			_ = controller.SetWriteDeadline(time.Now().Add(timeout))
+		}
 	})
 }
 
@@ -93,6 +92,9 @@ func (t *taken) finish() {
 }
 
 func (t *taken) begin() {
+	if t.timeout == 0 {
+		return
+	}
 	t.set(time.Now())
 	if t.timer == nil {
 		t.timer = time.AfterFunc(t.timeout, t.reset)
@@ -102,6 +104,9 @@ func (t *taken) begin() {
 }
 
 func (t *taken) stop() {
+	if t.timer == nil {
+		return
+	}
 	t.timer.Stop()
 	t.set(time.Time{})
 }

@@ -50,7 +50,7 @@ const (
 	// passedOver is how many streams a client may open beyond those that net/http lets it have. As many it may be
 	// about to refuse. More come when it has sent GOAWAY, or cannot, and passes them over in silence: then who goes on
 	// opening them is not listened to any more.
-	passedOver = 20_000
+	passedOver = 10_000
 )
 
 var errPassedOver = errors.New("the client opens streams that nobody answers")

@@ -23,6 +23,7 @@ type Stream struct {
 	controller *http.ResponseController
 	body       *body
 	binary     bool
+	isHTTP1    bool
 	// messageTimeout is what MessagesWithin has set.
 	messageTimeout time.Duration
 	arriving       bool // a message has a deadline; it is the reader's
@@ -44,6 +45,7 @@ func NewHandler(next http.Handler) http.Handler {
 			controller: http.NewResponseController(response),
 			body:       newBody(request.Body),
 			binary:     isBinary(request.Header.Get("Content-Type")),
+			isHTTP1:    request.ProtoMajor == 1,
 		}
 		request = request.WithContext(context.WithValue(request.Context(), streamKey{}, stream))
 		request.Body = stream.body
@@ -142,6 +144,10 @@ func (s *Stream) expire() {
 	_ = s.applyDeadlines() // An error says that the connection has no read deadlines.
 }
 
+// restTimeout is how long the rest of a request may take to arrive over HTTP/1.1 that the handler has not read. net/http
+// reads it before it sends the response.
+const restTimeout = 5 * time.Second
+
 // end is for when the HTTP handler returns.
 func (s *Stream) end() {
 	s.deadlines.Lock()
@@ -150,10 +156,19 @@ func (s *Stream) end() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+	if s.isHTTP1 {
+		_ = s.controller.SetReadDeadline(time.Now().Add(restTimeout)) // As in expire.
+	}
 }
 
 // Reset ends the stream at once: a write that blocks, and any later one, returns an error. With HTTP/1.1 that is
 // the connection. It may be called like [Stream.StopReading].
 func (s *Stream) Reset() error {
-	return errors.Join(s.StopReading(), s.controller.SetWriteDeadline(past))
+	err := s.StopReading()
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	if s.over {
+		return err
+	}
+	return errors.Join(err, s.controller.SetWriteDeadline(past))
 }
