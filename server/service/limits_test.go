@@ -154,21 +154,23 @@ func TestAMessageArrivesInTime(t *testing.T) {
 		}
 	}
 	// There may be silence between messages.
+	options.RequestTimeout = 2 * time.Second // A long message takes a while on a busy machine.
+	url, _ = startWith(t, options)
 	client := dial(t, url)
 	stream, err := client.RouteChat(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"a", strings.Repeat("x", 10_000), "b", strings.Repeat("x", 60_000)} {
+	for _, text := range []string{"a", strings.Repeat("x", 60_000), "b"} {
 		if err := stream.Send(note(1, text)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(2500 * time.Millisecond)
 	}
 	if err := stream.CloseRequest(); err != nil {
 		t.Fatal(err)
 	}
-	for range 1 + 2 + 3 + 4 {
+	for range 1 + 2 + 3 {
 		if _, err := stream.Receive(); err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +259,7 @@ func TestTooManyCalls(t *testing.T) {
 func TestACallCountsUntilItsAnswerIsTaken(t *testing.T) {
 	t.Parallel()
 	options := bounded()
-	options.MaxCalls, options.StallTimeout = 2, time.Second
+	options.MaxCalls, options.StallTimeout = 2, 5*time.Second
 	url, running := startWith(t, options)
 	conn, err := rawhttp2.Dial(strings.TrimPrefix(url, "http://"), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	if err != nil {
