@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -24,8 +25,9 @@ type Conn struct {
 	net.Conn
 	*http2.Framer
 
-	headers bytes.Buffer
-	encoder *hpack.Encoder
+	headers    bytes.Buffer
+	encoder    *hpack.Encoder
+	discarding sync.WaitGroup
 }
 
 // Dial opens a connection to host:port. It fails all that is done with it after a minute.
@@ -51,6 +53,18 @@ func DialFrom(from, address string, settings ...http2.Setting) (*Conn, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return raw, nil
+}
+
+// Discard reads all that comes from now on, until the connection ends, and keeps nothing of it.
+func (c *Conn) Discard() {
+	c.discarding.Go(func() { _, _ = io.Copy(io.Discard, c.Conn) })
+}
+
+// Close closes the connection, and ends what reads it.
+func (c *Conn) Close() error {
+	err := c.Conn.Close()
+	c.discarding.Wait()
+	return err
 }
 
 // Block returns the headers of a POST to a path, and more, as the connection's next block.

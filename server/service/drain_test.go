@@ -21,17 +21,7 @@ func TestDrainEndsEveryKindOfStream(t *testing.T) {
 	store := notes.NewMemory()
 	url, running := start(t, store)
 	client := dial(t, url)
-
-	chat, err := client.RouteChat(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := chat.Send(note(1, "a")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := chat.Receive(); err != nil {
-		t.Fatal(err)
-	}
+	chat := openChat(t, client)
 	route, err := client.RecordRoute(t.Context())
 	if err != nil {
 		t.Fatal(err)

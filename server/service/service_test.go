@@ -77,6 +77,32 @@ func dial(t *testing.T, url string, options ...connect.ClientOption) *routechat.
 	return client
 }
 
+// dialNarrow is dial for a client with the small windows that grpc-go's have.
+func dialNarrow(t *testing.T, url string) routeguideconnect.RouteGuideClient {
+	t.Helper()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, url, connect.WithGRPC())
+}
+
+// openChat opens a chat that has left a note, and has its reply.
+func openChat(t *testing.T, client *routechat.Client) *connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote] {
+	t.Helper()
+	chat, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chat.Send(note(1, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chat.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	return chat
+}
+
 // inEachProtocol runs a test with a client of every protocol and codec, each on a server of its own.
 func inEachProtocol(t *testing.T, test func(*testing.T, *routechat.Client)) {
 	t.Helper()
@@ -309,12 +335,7 @@ func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 	t.Parallel()
 	const count = 250_000
 	url, _ := start(t, notes.NewMemory())
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}
-	defer transport.CloseIdleConnections()
-	client := routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, url, connect.WithGRPC())
-	stream, err := client.RouteChat(t.Context())
+	stream, err := dialNarrow(t, url).RouteChat(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

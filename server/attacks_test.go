@@ -1,0 +1,434 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/client/load"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/rawhttp2"
+)
+
+// attacks are what hostile clients do. Each ends by itself, with an error if the server has not done its part.
+var attacks = []struct {
+	name   string
+	flags  []string
+	attack func(ctx context.Context, address string) error
+}{
+	{"never reads", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := askForMuch(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		time.Sleep(3 * time.Second)
+		return h.awaitEnd()
+	}},
+	{"reads a byte a second", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := askForMuch(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		for i := 0; i < 4 && err == nil; i++ {
+			_, err = h.Read(make([]byte, 1))
+			time.Sleep(time.Second)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, h) // It ends, and does not go on for ever.
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+			return err
+		}
+		return nil
+	}},
+	{"opens its window by one", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		err = h.open(1, chatPath)
+		for i := 0; i < 10 && err == nil; i++ {
+			err = h.leave(1, 3, strings.Repeat("x", 1000))
+		}
+		updates := make(chan struct{})
+		go func() {
+			defer close(updates)
+			for h.WriteWindowUpdate(1, 1) == nil {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		err = errors.Join(err, h.awaitEnd(), h.Close())
+		<-updates
+		return err
+	}},
+	{"opens and resets", nil, func(_ context.Context, address string) error {
+		var opening sync.WaitGroup
+		defer opening.Wait()
+		for range 100 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			h.Discard()
+			var frames bytes.Buffer
+			framer := http2.NewFramer(&frames, nil)
+			forLong := hpack.HeaderField{Name: "grpc-timeout", Value: "1000H"}
+			for i := range uint32(5000) {
+				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.Block(chatPath, grpcType, forLong), EndHeaders: true}),
+					framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+			}
+			if err != nil {
+				return err
+			}
+			opening.Go(func() {
+				_, _ = h.Write(frames.Bytes()) // An error says that the server has had enough.
+				time.Sleep(time.Second)
+				_ = h.Close()
+			})
+		}
+		return nil
+	}},
+	{"sends and resets", nil, func(ctx context.Context, address string) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		var sending sync.WaitGroup
+		defer sending.Wait()
+		for range 8 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			h.Discard()
+			sending.Go(func() {
+				var err error
+				for stream := uint32(1); ctx.Err() == nil && err == nil; stream += 2 {
+					err = h.open(stream, "/nowhere")
+					for range 4 {
+						err = errors.Join(err, h.WriteData(stream, false, make([]byte, 15<<10)))
+					}
+					err = errors.Join(err, h.WriteRSTStream(stream, http2.ErrCodeCancel)) // The server may have had enough.
+				}
+				_ = h.Close()
+			})
+		}
+		return nil
+	}},
+	{"opens streams after an error", nil, func(_ context.Context, address string) error {
+		h, err := askForMuch(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		time.Sleep(time.Second)             // Nothing more can be written to who does not read, and so not GOAWAY.
+		_ = h.WriteWindowUpdate(0, 1<<31-1) // It is too large.
+		block := h.Block(chatPath, grpcType)
+		for stream := uint32(3); stream < 2_000_000; stream += 2 {
+			if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true}); err != nil {
+				return nil // The server has had enough.
+			}
+		}
+		return errors.New("the server listens on")
+	}},
+	{"takes no answers to many calls", nil, func(_ context.Context, address string) error {
+		return callOften(address, "/routeguide.RouteGuide/GetFeature", "application/json", []byte("{}"), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	}},
+	{"sends faster than it may", []string{"--note-rate", "1000"}, func(_ context.Context, address string) error {
+		note, err := proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{}})
+		if err != nil {
+			return err
+		}
+		data := bytes.Repeat(message(0, note), 1000)
+		for range 200 {
+			conn, err := rawhttp2.DialFrom("127.0.0.2", address) // The chat beside it has a rate of its own.
+			if err != nil {
+				return err
+			}
+			h := &hostile{conn}
+			defer h.Close()
+			h.Discard()
+			for stream := uint32(1); stream < 20; stream += 2 {
+				err := h.open(stream, chatPath)
+				for range 6 {
+					err = errors.Join(err, h.WriteData(stream, false, data))
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		return nil
+	}},
+	{"floods CONTINUATION", nil, func(_ context.Context, address string) error {
+		h, err := intrude(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h.Block(chatPath, grpcType)}); err != nil {
+			return err
+		}
+		h.ForgetHeaders()
+		for range 100_000 {
+			if err := h.WriteContinuation(1, false, h.Block("/", grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
+				return nil // The server has had enough.
+			}
+		}
+		return errors.New("the server has taken more than 100 MB of headers")
+	}},
+	{"sends large headers", nil, func(_ context.Context, address string) error {
+		for range 20 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			// One large field in the table of HPACK, and 3000 times a byte that stands for it: 12 MB.
+			bomb := h.Block(chatPath, grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
+			bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 3000)...)
+			_ = h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndHeaders: true})
+			frame, err := h.ReadFrame()
+			for err == nil {
+				if headers, ok := frame.(*http2.HeadersFrame); ok && headers.StreamID == 1 {
+					break // It says 431, or its like.
+				}
+				frame, err = h.ReadFrame()
+			}
+			_ = h.Close()
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				return err
+			}
+		}
+		return nil
+	}},
+	{"stops in the middle", nil, func(_ context.Context, address string) error {
+		for i := range 300 {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				return err
+			}
+			defer conn.Close() // They are to stay open until the end.
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			// 100 bytes of a frame of 16 KiB, or of nearly a megabyte.
+			data := append([][]byte{{0, 0x40, 0, 0, 0, 0, 0, 0, 1}, {0xf, 0xff, 0xff, 0, 0, 0, 0, 0, 1}}[i%2], make([]byte, 100)...)
+			_, err = conn.Write([]byte(http2.ClientPreface)[:i%len(http2.ClientPreface)])
+			if err == nil {
+				err = h.open(1, chatPath)
+			}
+			if err == nil {
+				_, err = h.Write(data[:9+i%100])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		time.Sleep(2 * time.Second)
+		return nil
+	}},
+	{"sends what unpacks to gigabytes", nil, func(_ context.Context, address string) error {
+		var packed bytes.Buffer
+		writer := gzip.NewWriter(&packed)
+		zeros := make([]byte, 1<<20)
+		for range 400 { // 400 MB become 400 kB, which is below the limit of a message.
+			if _, err := writer.Write(zeros); err != nil {
+				return err
+			}
+		}
+		if err := writer.Close(); err != nil {
+			return err
+		}
+		bomb := message(1, packed.Bytes())
+		for _, path := range []string{chatPath, "/routeguide.RouteGuide/GetFeature"} {
+			for range 20 {
+				h, err := intrude(address)
+				if err != nil {
+					return err
+				}
+				err = h.open(1, path, hpack.HeaderField{Name: "grpc-encoding", Value: "gzip"})
+				for rest := bomb; len(rest) > 0 && err == nil; {
+					part := rest[:min(len(rest), 16<<10)]
+					rest = rest[len(part):]
+					err = h.WriteData(1, false, part)
+				}
+				if err == nil {
+					err = awaitStatus(h, "8")
+				}
+				_ = h.Close()
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+			}
+		}
+		return nil
+	}},
+	{"floods PING and SETTINGS", nil, func(_ context.Context, address string) error {
+		for _, write := range []func(*hostile) error{
+			func(h *hostile) error { return h.WritePing(false, [8]byte{}) },
+			func(h *hostile) error { return h.WriteSettings() },
+			func(h *hostile) error { return h.WriteData(1, false, nil) },
+		} {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			err = h.open(1, chatPath)
+			for i := 0; i < 300_000 && err == nil; i++ {
+				err = write(h)
+			}
+			_ = h.Close()
+		}
+		return nil
+	}},
+	{"opens 10,000 silent chats", nil, func(ctx context.Context, address string) error {
+		return putLoad(ctx, load.Options{
+			Address: address, Mode: load.Idle, Connections: 100, Chats: 10_000, NoteBytes: load.MinNoteBytes, Duration: 3 * time.Second,
+		})
+	}},
+	{"replays a hot location", nil, func(ctx context.Context, address string) error {
+		return putLoad(ctx, load.Options{
+			Address: address, Mode: load.WrittenAhead, Ahead: 100, Connections: 4, Chats: 100, Locations: 1, NoteBytes: 1000,
+			Duration: 3 * time.Second, Notes: 1500,
+		})
+	}},
+	{"takes no answers", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		everywhere, err := proto.Marshal(&routeguide.Rectangle{Lo: &routeguide.Point{Latitude: -9e8, Longitude: -18e8}, Hi: &routeguide.Point{Latitude: 9e8, Longitude: 18e8}})
+		if err != nil {
+			return err
+		}
+		for i, call := range []struct {
+			path, contentType string
+			request           []byte
+		}{
+			{"/routeguide.RouteGuide/ListFeatures", grpcType, message(0, everywhere)},
+			{"/routeguide.RouteGuide/GetFeature", grpcType, message(0, nil)},
+			{"/routeguide.RouteGuide/GetFeature", "application/proto", nil},
+			{"/grpc.health.v1.Health/Watch", grpcType, message(0, nil)},
+			{chatPath, "application/connect+proto", message(0, nil)}, // The error of that note is what it is to take.
+			{chatPath, "application/connect+json", message(0, []byte(`{"location":{}}`))},
+		} {
+			stream := uint32(2*i + 1)
+			if err := errors.Join(h.Open(stream, call.path, call.contentType), h.WriteData(stream, true, call.request)); err != nil {
+				return err
+			}
+			if err := h.awaitReset(stream); err != nil {
+				return fmt.Errorf("%s as %s: %w", call.path, call.contentType, err)
+			}
+		}
+		return nil
+	}},
+	{"leaves long notes half sent", nil, func(_ context.Context, address string) error {
+		for range 10 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			defer h.Close() // They are to stay open until the end.
+			h.Discard()
+			part := make([]byte, 16<<10)
+			for stream := uint32(1); stream < 200; stream += 2 {
+				err := errors.Join(h.open(stream, chatPath), h.WriteData(stream, false, binary.BigEndian.AppendUint32([]byte{0}, 500<<10)))
+				for range 30 { // 480 KiB
+					err = errors.Join(err, h.WriteData(stream, false, part))
+				}
+				if err != nil {
+					return nil // The server has had enough.
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		return nil
+	}},
+	{"watches health 40,000 times", nil, func(_ context.Context, address string) error {
+		return callOften(address, "/grpc.health.v1.Health/Watch", grpcType, message(0, nil))
+	}},
+	{"sends noise", nil, func(_ context.Context, address string) error {
+		random := rand.New(rand.NewPCG(1, 2))
+		for range 300 {
+			h, err := intrude(address)
+			if err != nil {
+				return err
+			}
+			_ = h.open(1, chatPath)
+			for range 50 {
+				payload := make([]byte, random.IntN(100))
+				for i := range payload {
+					payload[i] = byte(random.Uint32())
+				}
+				// What follows an error of the protocol may meet a closed connection.
+				_ = h.WriteRawFrame(http2.FrameType(random.IntN(11)), http2.Flags(random.Uint32()), uint32(random.IntN(4)), payload)
+			}
+			_ = h.Close()
+		}
+		return nil
+	}},
+}
+
+// askForMuch opens a chat that is owed 13 MB, all of which its windows take: of 50 notes at one place, each has all
+// before it in its reply.
+func askForMuch(address string) (*hostile, error) {
+	h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(h.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
+	for i := 0; i < 50 && err == nil; i++ {
+		err = h.leave(1, 1, strings.Repeat("x", 10<<10))
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// callOften makes 40,000 calls on 40 connections, and holds them for a second.
+func callOften(address, path, contentType string, request []byte, settings ...http2.Setting) error {
+	for range 40 {
+		h, err := intrude(address, settings...)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		h.Discard()
+		for stream := uint32(1); stream < 2000; stream += 2 {
+			if err := errors.Join(h.Open(stream, path, contentType), h.WriteData(stream, true, request)); err != nil {
+				return err
+			}
+		}
+	}
+	time.Sleep(time.Second)
+	return nil
+}
+
+// putLoad puts load on a server, which is to answer all of it.
+func putLoad(ctx context.Context, options load.Options) error {
+	result, err := load.Run(ctx, options)
+	if err == nil && result.Errors > 0 {
+		err = errors.New(result.FirstError)
+	}
+	return err
+}
