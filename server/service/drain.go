@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
-	"connectrpc.com/grpchealth"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/wire"
@@ -93,7 +91,7 @@ func (d *drain) remove(stream *drainable) {
 
 func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
-		if d.isDraining() && !strings.HasPrefix(request.Spec().Procedure, "/"+grpchealth.HealthV1ServiceName+"/") {
+		if d.isDraining() && !isHealth(request.Spec().Procedure) {
 			return nil, errDraining
 		}
 		return next(ctx, request)

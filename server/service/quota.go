@@ -69,11 +69,16 @@ func (q *quotas) of(path string) (*clients.Quota, string) {
 	switch {
 	case path == routeguideconnect.RouteGuideRouteChatProcedure:
 		return q.chats, "chats"
-	case strings.HasPrefix(path, "/"+grpchealth.HealthV1ServiceName+"/"):
+	case isHealth(path):
 		return q.health, "questions about health"
 	default:
 		return q.calls, "calls"
 	}
+}
+
+// isHealth returns whether a call to a path asks about health.
+func isHealth(path string) bool {
+	return strings.HasPrefix(path, "/"+grpchealth.HealthV1ServiceName+"/")
 }
 
 // refuse counts what a quota has refused, and returns it as the client is told it.

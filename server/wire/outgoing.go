@@ -98,16 +98,15 @@ func (o *outgoing) visible(p, buffer []byte) (_ []byte, isAll bool) {
 	if o.windows == nil {
 		return p, true
 	}
-	from := o.begunFrame(p)
-	if o.backSize > 0 {
-		p = slices.Concat(o.back[:o.backSize], p)
-		from = 0
-		isAll = false
+	isAll = o.backSize == 0
+	at := 0
+	if isAll {
+		at = o.begunFrame(p)
 	} else {
-		isAll = true
+		p = slices.Concat(o.back[:o.backSize], p)
+		o.backSize = 0
 	}
-	o.backSize = 0
-	for at := from; at < len(p); {
+	for at < len(p) {
 		size, hidden := hides(p[at:])
 		if hidden && isAll {
 			buffer = append(buffer, p[:at]...)
