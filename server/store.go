@@ -18,6 +18,7 @@ const notesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets t
 type storeOptions struct {
 	maxBytes int64
 	replicas int
+	readOnly bool
 	logger   *slog.Logger
 	health   func(error)
 	fatal    func(error)
@@ -54,7 +55,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 		if _, err := redisstore.Shown(where); err != nil {
 			return nil, command.Usagef("--notes: the URL of Redis makes no sense: %w", err)
 		}
-		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, Health: options.health, Committed: options.committed})
+		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, Committed: options.committed})
 	default:
 		return nil, command.Usagef("--notes %q: want pebble:DIR, memory:, redis://HOST:PORT or rediss://HOST:PORT", where)
 	}

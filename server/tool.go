@@ -59,19 +59,20 @@ func openForTool(where string, stderr io.Writer) (store notes.Store, socket stri
 			return nil, "", fmt.Errorf("--notes %s: %w", where, err) // To read it must not make it.
 		}
 	}
-	store, err = openToolStore(where, stderr)
+	store, err = openToolStore(where, true, stderr)
 	if dir, ok := pebbleDir(where); ok && errors.Is(err, pebblestore.ErrInUse) {
 		return nil, filepath.Join(dir, socketName), nil
 	}
 	return store, "", err
 }
 
-func openToolStore(where string, stderr io.Writer) (notes.Store, error) {
+func openToolStore(where string, readOnly bool, stderr io.Writer) (notes.Store, error) {
 	if where == "memory:" {
 		return nil, command.Usagef("--notes memory: is gone when its server ends, and cannot be read by others")
 	}
 	return openStore(where, storeOptions{
-		logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		readOnly: readOnly,
+		logger:   slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 		fatal: func(err error) {
 			fmt.Fprintf(stderr, "server notes: %v\n", err)
 			os.Exit(command.ExitError)
@@ -120,7 +121,7 @@ func importNotes(ctx context.Context, where, from string, stdout, stderr io.Writ
 		defer file.Close()
 		in = file
 	}
-	store, err := openToolStore(where, stderr)
+	store, err := openToolStore(where, false, stderr)
 	if errors.Is(err, pebblestore.ErrInUse) {
 		return fmt.Errorf("%w: stop the server first", err)
 	}

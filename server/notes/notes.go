@@ -16,9 +16,9 @@ import (
 var (
 	// ErrClosed says that the store is closed. What was asked of it did not happen.
 	ErrClosed = errors.New("the store of notes is closed")
-	// ErrUnavailable says that the store cannot be reached. What was asked of it certainly did
-	// not happen.
-	ErrUnavailable = errors.New("the store of notes cannot be reached")
+	// ErrUnavailable says that the store does not serve now: it cannot be reached, or refuses to. What was
+	// asked of it certainly did not happen.
+	ErrUnavailable = errors.New("the store of notes is not available")
 	// ErrUnknown says that the fate of a note cannot be told.
 	ErrUnknown = errors.New("the note may or may not be kept")
 	// ErrNoRoom says that there is no room for a note, which is not kept.

@@ -149,6 +149,8 @@ func (d *drain) reason(ctx context.Context, stream *drainable, life time.Time, e
 	switch {
 	case !cut || stream.ctx.Err() != nil:
 		return err
+	case isStoreError(ctx, err):
+		return err // The store has timeouts of its own, and the fate of a note must not be lost.
 	case d.isDraining():
 		return errDraining
 	case ctx.Err() == nil && !life.IsZero() && !time.Now().Before(life):

@@ -13,7 +13,7 @@ import (
 )
 
 // codes is the one table from errors to codes, but for those that have a code, which are Connect's
-// own.
+// own, and for the end of the call's context, see [contextCode].
 var codes = []struct {
 	err  error
 	code connect.Code
@@ -21,8 +21,6 @@ var codes = []struct {
 	// is told err, and the log has the whole.
 	ofStore bool
 }{
-	{context.Canceled, connect.CodeCanceled, false},
-	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, false},
 	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
 	{chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
 	{chat.ErrStalled, connect.CodeAborted, false},
@@ -37,8 +35,22 @@ var codes = []struct {
 
 var errInternal = errors.New("something went wrong in the server, whose log says more")
 
-// isStores returns whether err is one that a client is told only the kind of.
-func isStores(err error) bool {
+// contextCode returns the code for err if err is the end of the call's own context. An error of the
+// store may wrap context.DeadlineExceeded, too: the store's deadline is not the client's.
+func contextCode(ctx context.Context, err error) (connect.Code, bool) {
+	ended := ctx.Err()
+	if ended == nil || !errors.Is(err, ended) && !errors.Is(err, context.Cause(ctx)) {
+		return 0, false
+	}
+	if errors.Is(ended, context.DeadlineExceeded) {
+		return connect.CodeDeadlineExceeded, true
+	}
+	return connect.CodeCanceled, true
+}
+
+// isStoreError returns whether err, which a call has ended with, is a fault of the store or of the server: a
+// client is told only its kind.
+func isStoreError(ctx context.Context, err error) bool {
 	if err == nil || hasCode(err) {
 		return false
 	}
@@ -49,7 +61,8 @@ func isStores(err error) bool {
 	}
 	_, invalid := errors.AsType[*validate.Error](err)
 	_, panicked := errors.AsType[*chat.PanicError](err)
-	return !invalid && !panicked
+	_, ended := contextCode(ctx, err)
+	return !invalid && !panicked && !ended
 }
 
 func hasCode(err error) bool {
@@ -58,15 +71,15 @@ func hasCode(err error) bool {
 }
 
 // code returns the name of the code that err will have for the client.
-func code(err error) string {
+func code(ctx context.Context, err error) string {
 	if err == nil {
 		return "ok"
 	}
-	return connect.CodeOf(coded(err)).String()
+	return connect.CodeOf(coded(ctx, err)).String()
 }
 
-// coded returns err as the client will see it.
-func coded(err error) error {
+// coded returns err, which a call has ended with, as the client will see it.
+func coded(ctx context.Context, err error) error {
 	if err == nil || hasCode(err) {
 		return err
 	}
@@ -77,6 +90,9 @@ func coded(err error) error {
 		if errors.Is(err, known.err) {
 			return connect.NewError(known.code, known.err)
 		}
+	}
+	if code, ok := contextCode(ctx, err); ok {
+		return connect.NewError(code, ctx.Err())
 	}
 	return connect.NewError(connect.CodeInternal, errInternal)
 }

@@ -235,16 +235,16 @@ type handler struct {
 	failed *atomic.Int64 // counts chats that the store has failed
 }
 
-func (h *handler) GetFeature(_ context.Context, point *routeguide.Point) (*routeguide.Feature, error) {
+func (h *handler) GetFeature(ctx context.Context, point *routeguide.Point) (*routeguide.Feature, error) {
 	if err := validate.Point("", point); err != nil {
-		return nil, coded(err)
+		return nil, coded(ctx, err)
 	}
 	return h.guide.Feature(point), nil
 }
 
-func (h *handler) ListFeatures(_ context.Context, rectangle *routeguide.Rectangle, stream *connect.ServerStream[routeguide.Feature]) error {
+func (h *handler) ListFeatures(ctx context.Context, rectangle *routeguide.Rectangle, stream *connect.ServerStream[routeguide.Feature]) error {
 	if err := validate.Rectangle(rectangle); err != nil {
-		return coded(err)
+		return coded(ctx, err)
 	}
 	for feature := range h.guide.Within(rectangle) {
 		if err := stream.Send(feature); err != nil {
@@ -254,12 +254,12 @@ func (h *handler) ListFeatures(_ context.Context, rectangle *routeguide.Rectangl
 	return nil
 }
 
-func (h *handler) RecordRoute(_ context.Context, stream *connect.ClientStream[routeguide.Point]) (*routeguide.RouteSummary, error) {
+func (h *handler) RecordRoute(ctx context.Context, stream *connect.ClientStream[routeguide.Point]) (*routeguide.RouteSummary, error) {
 	route := h.guide.StartRoute()
 	for stream.Receive() {
 		point := stream.Msg()
 		if err := validate.Point("", point); err != nil {
-			return nil, coded(err)
+			return nil, coded(ctx, err)
 		}
 		route.Pass(point)
 	}
@@ -276,7 +276,7 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	err = reasonOf(ctx, err)
 	about := []any{
 		"peer", peer.Addr, "protocol", peer.Protocol,
-		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(err),
+		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(ctx, err),
 	}
 	if panicked, ok := errors.AsType[*chat.PanicError](err); ok {
 		h.panics.note(ctx, stream.Spec().Procedure, panicked.Value, panicked.Stack)
@@ -284,11 +284,11 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	if err != nil {
 		about = append(about, "err", err) // None of these errors has the text of a note in it.
 	}
-	if isStores(err) {
+	if isStoreError(ctx, err) {
 		h.failed.Add(1)
 		h.logger.WarnContext(ctx, "chat ended", about...)
 	} else {
 		h.logger.InfoContext(ctx, "chat ended", about...)
 	}
-	return coded(err)
+	return coded(ctx, err)
 }

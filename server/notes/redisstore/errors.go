@@ -76,3 +76,10 @@ func refused(err error) error {
 	}
 	return nil
 }
+
+// isTimeout returns whether err says that Redis did not answer in time. The context of the call cannot tell: the client
+// sets deadlines of its own, which may pass a moment before.
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}

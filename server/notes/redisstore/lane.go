@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -127,8 +128,8 @@ func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
 	return client.B().Eval().Script(appendScript).Numkeys(1).Key(listKey(b.at)).Arg(b.notes...).Build()
 }
 
-// write writes and settles batches. It returns false if Redis did not answer in time.
-func (l *lane) write(batches []*batch) bool {
+// write writes and settles batches. It returns false if Redis did not answer one of them in time.
+func (l *lane) write(batches []*batch) (answered bool) {
 	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if l.store.committed != nil {
@@ -136,36 +137,42 @@ func (l *lane) write(batches []*batch) bool {
 		defer func() { l.store.committed(time.Since(start)) }()
 	}
 	if l.store.replicas > 0 {
-		l.writeAndWait(calling, batches)
-		return calling.Err() == nil
+		return l.writeAndWait(calling, batches)
 	}
 	commands := make([]rueidis.Completed, len(batches))
 	for i, batch := range batches {
 		commands[i] = batch.command(l.store.client)
 	}
+	answered = true
 	for i, result := range l.store.client.DoMulti(calling, commands...) {
 		last, err := result.AsInt64()
 		if err != nil {
+			answered = answered && !isTimeout(err)
 			err = writeError(err)
 		}
 		l.store.settle(batches[i], last, err)
 	}
-	return calling.Err() == nil
+	return answered
 }
 
 // writeAndWait writes each batch on a connection of its own, together with the WAIT that covers it: on
-// another connection, WAIT would return at once.
-func (l *lane) writeAndWait(calling context.Context, batches []*batch) {
+// another connection, WAIT would return at once. It returns false if Redis did not answer one of them in time.
+func (l *lane) writeAndWait(calling context.Context, batches []*batch) (answered bool) {
 	var writing sync.WaitGroup
+	var late atomic.Bool
 	for some := range slices.Chunk(batches, waitAtOnce) {
 		for _, batch := range some {
 			writing.Go(func() {
 				last, err := l.store.writeAndWait(calling, batch)
+				if isTimeout(err) || calling.Err() != nil {
+					late.Store(true)
+				}
 				l.store.settle(batch, last, err)
 			})
 		}
 		writing.Wait()
 	}
+	return !late.Load()
 }
 
 // writeAndWait returns the position of the last note of a batch once enough replicas have it.

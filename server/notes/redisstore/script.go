@@ -63,6 +63,12 @@ if length == #ARGV then
 end
 return length - 1 + tonumber(redis.call('LINDEX', KEYS[1], 0))`
 
+	// probeScript needs what a note needs, and leaves nothing.
+	probeScript = `
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], 1, 0)
+return 1`
+
 	// rangeScript returns the position of the first element, whether there are more, and elements, of
 	// the span (after, upto] or the newest of it, as many as fit the bounds.
 	rangeScript = `

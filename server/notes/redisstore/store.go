@@ -12,7 +12,6 @@ import (
 	"hash/maphash"
 	"iter"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,16 +25,12 @@ const (
 	dialTimeout = 2 * time.Second
 	// callTimeout is how long Redis may take to answer. A read is tried again meanwhile.
 	callTimeout = 5 * time.Second
-	// probeEvery is how often the health is looked at.
-	probeEvery = time.Second
 	// chunkNotes and chunkBytes bound a chunk of a range, but for its last note.
 	chunkNotes = 512
 	chunkBytes = 128 << 10
 	// forgetAtOnce is how many notes of a log one script forgets at most: Redis does nothing else
 	// while a script runs.
 	forgetAtOnce = 1000
-	// probeTimeout is how long each node may take to say how it is.
-	probeTimeout = time.Second
 	// scanCount is how many keys Redis looks at in one step of a scan.
 	scanCount = 1000
 )
@@ -48,8 +43,10 @@ type Options struct {
 	// Replicas is how many replicas must have a note before it is settled. If fewer say so within a
 	// second, the note's ticket gets [notes.ErrUnknown].
 	Replicas int
-	// Health is called, not concurrently, when Redis can no longer be reached, with the reason, and
-	// with nil when it can again. It must not block.
+	// ReadOnly says that no note will be appended or forgotten: the user needs no right to write.
+	ReadOnly bool
+	// Health is called, not concurrently, when no note can be kept any more, with the reason, and with nil
+	// when notes can be kept again. It must not block.
 	Health func(err error)
 	// Committed is told, unless it is nil, how long Redis took to answer each batch of notes. It must not
 	// block.
@@ -60,6 +57,7 @@ type Options struct {
 type Store struct {
 	client   rueidis.Client
 	replicas int
+	readOnly bool // Options.ReadOnly
 	// committed is Options.Committed.
 	committed func(time.Duration)
 	health    func(error)
@@ -72,7 +70,8 @@ type Store struct {
 	once      sync.Once
 }
 
-// Open connects to Redis. An error has the URL without user and password.
+// Open connects to Redis, and checks that it can do what the store needs. A lack of memory and the like is told to Health, since
+// that may pass; all else is an error, which has the URL without user and password.
 func Open(options Options) (*Store, error) {
 	client, shown, err := parseURL(options.URL)
 	if err != nil {
@@ -86,7 +85,7 @@ func Open(options Options) (*Store, error) {
 	// until it is used once more, and that note's fate could not be told although it was never sent;
 	// the probe mends the one.
 	client.PipelineMultiplex = -1
-	store := &Store{replicas: options.Replicas, committed: options.Committed, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
+	store := &Store{replicas: options.Replicas, readOnly: options.ReadOnly, committed: options.Committed, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
 	}
@@ -95,7 +94,8 @@ func Open(options Options) (*Store, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	store.stop = stop
-	if err := store.probe(ctx); err != nil {
+	passing, err := store.check(ctx)
+	if err != nil {
 		stop()
 		store.client.Close()
 		return nil, fmt.Errorf("connect to %s: %w", shown, err)
@@ -104,7 +104,12 @@ func Open(options Options) (*Store, error) {
 		store.lanes[i] = newLane(store)
 		store.working.Go(store.lanes[i].run)
 	}
-	store.working.Go(func() { store.watch(ctx) })
+	if !store.readOnly {
+		if passing != nil {
+			store.health(passing)
+		}
+		store.working.Go(func() { store.watch(ctx, passing == nil) })
+	}
 	return store, nil
 }
 
@@ -294,66 +299,6 @@ func (s *Store) forget(ctx context.Context, at notes.Location, before int64) (in
 		return 0, readError(ctx, err)
 	}
 	return int(count), nil
-}
-
-// watch tells Health when Redis can or cannot be reached, until ctx ends.
-func (s *Store) watch(ctx context.Context) {
-	ticker := time.NewTicker(probeEvery)
-	defer ticker.Stop()
-	healthy := true
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-		err := s.probe(ctx)
-		if ctx.Err() == nil && healthy != (err == nil) {
-			healthy = err == nil
-			s.health(err)
-		}
-	}
-}
-
-// probe returns an error if no node of Redis can be reached, or says that its cluster is up. One that
-// hangs, and perhaps is but a replica, is no matter: all are asked at once.
-func (s *Store) probe(ctx context.Context) error {
-	calling, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	nodes := s.client.Nodes()
-	answers := make(chan error, len(nodes))
-	for _, node := range nodes {
-		go func() { answers <- probeNode(calling, node) }()
-	}
-	err := errors.New("no node of Redis is known")
-	healthy := false
-	for range nodes {
-		answer := <-answers
-		if answer == nil {
-			healthy = true
-			cancel() // The others need not go on.
-		}
-		err = answer
-	}
-	if healthy {
-		return nil
-	}
-	return err
-}
-
-func probeNode(ctx context.Context, node rueidis.Client) error {
-	info, err := node.Do(ctx, node.B().ClusterInfo().Build()).ToString()
-	switch reply, refused := rueidis.IsRedisErr(err); {
-	case refused && strings.Contains(reply.Error(), "cluster support disabled"):
-		// One node. It answers CLUSTER INFO while it still loads, and PING does not.
-		return node.Do(ctx, node.B().Ping().Build()).Error()
-	case err != nil:
-		return err
-	case !strings.Contains(info, "cluster_state:ok"):
-		return errors.New("the Redis cluster says that it is down")
-	default:
-		return nil
-	}
 }
 
 // Close implements [notes.Store].
