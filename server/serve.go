@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"example.com/routeguide/gen/routeguide"
@@ -20,6 +22,7 @@ import (
 	"example.com/routeguide/server/chat"
 	"example.com/routeguide/server/guide"
 	"example.com/routeguide/server/h2c"
+	"example.com/routeguide/server/internal/logwriter"
 	"example.com/routeguide/server/notes"
 	"example.com/routeguide/server/notes/notefile"
 	"example.com/routeguide/server/notes/pebblestore"
@@ -105,7 +108,10 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err := flags.check(ctx); err != nil {
 		return err
 	}
-	logger := newLogger(stderr, flags.LogFormat, flags.LogLevel)
+	// What reads the log may end before the server does. Without this, Go ends the process on the next write.
+	signal.Ignore(syscall.SIGPIPE)
+	logger, logs := newLogger(stderr, flags.LogFormat, flags.LogLevel)
+	defer logs.Close() // An error could be reported to nobody.
 	features, err := readFeatures(flags.Features)
 	if err != nil {
 		return err
@@ -118,7 +124,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	told, err := telemetry.Start(ctx, flags.Admin != "")
+	told, err := telemetry.Start(ctx, flags.Admin != "", logger)
 	if err != nil {
 		return err
 	}
@@ -131,7 +137,8 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		health:   health.set,
 		fatal: func(err error) {
 			// Nothing may be written any more, so nothing is closed in order either.
-			fmt.Fprintf(stderr, "server: %v\n", err)
+			_ = logs.Close()
+			command.Report(stderr, "server", err)
 			os.Exit(command.ExitError)
 		},
 		committed: told.Committed,
@@ -172,7 +179,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
 	}
-	if err := told.Watch(numbers(service, server)...); err != nil {
+	if err := told.Watch(numbers(service, server, logs)...); err != nil {
 		return errors.Join(err, server.Close(), store.Close())
 	}
 	if flags.Admin != "" {
@@ -191,7 +198,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 }
 
 // numbers are what is told of a server whenever its metrics are asked for.
-func numbers(service *service.Service, server *h2c.Server) []telemetry.Number {
+func numbers(service *service.Service, server *h2c.Server, logs *logwriter.Writer) []telemetry.Number {
 	counted := func(of func(chat.Counts) int64) func() int64 {
 		return func() int64 { return of(service.Counts()) }
 	}
@@ -209,6 +216,7 @@ func numbers(service *service.Service, server *h2c.Server) []telemetry.Number {
 		{Name: "routeguide.chats.stalled", Grows: true, Description: "Chats that were reset because their clients did not take their replies.", Read: counted(func(c chat.Counts) int64 { return c.Stalled })},
 		{Name: "routeguide.chats.shed", Grows: true, Description: "Chats that were ended because too many notes waited for replies.", Read: counted(func(c chat.Counts) int64 { return c.Shed })},
 		{Name: "routeguide.store.errors", Grows: true, Description: "Chats that have ended with an error of the store.", Read: service.StoreErrors},
+		{Name: "routeguide.log.dropped", Grows: true, Description: "Log lines that were dropped because stderr did not take them.", Read: logs.Dropped},
 		{Name: "routeguide.panics", Grows: true, Description: "Calls that have ended with a panic.", Read: service.Panics},
 	}
 }
@@ -338,12 +346,19 @@ func keepingNotes(where string) []any {
 	return about
 }
 
-func newLogger(stderr io.Writer, format string, level slog.Level) *slog.Logger {
+// newLogger returns a logger to stderr that never waits for it, and the writer that is to be closed at the end.
+func newLogger(stderr io.Writer, format string, level slog.Level) (*slog.Logger, *logwriter.Writer) {
+	var logger *slog.Logger
+	logs := logwriter.New(stderr, func(lines int64) {
+		logger.Warn("log lines were dropped, since stderr did not take them", "lines", lines)
+	})
 	options := &slog.HandlerOptions{Level: level}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(stderr, options))
+		logger = slog.New(slog.NewJSONHandler(logs, options))
+	} else {
+		logger = slog.New(slog.NewTextHandler(logs, options))
 	}
-	return slog.New(slog.NewTextHandler(stderr, options))
+	return logger, logs
 }
 
 func readFeatures(path string) ([]*routeguide.Feature, error) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -79,10 +80,27 @@ func Main(name string, run func(ctx context.Context, args []string, stdout, stde
 	case err == nil, errors.Is(err, ErrHelp):
 		return ExitOK
 	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "%s: %v (try --help)\n", name, err)
+		Report(os.Stderr, name, fmt.Errorf("%w (try --help)", err))
 		return ExitUsage
 	default:
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		Report(os.Stderr, name, err)
 		return ExitError
+	}
+}
+
+// reportTimeout is how long Report waits for a pipe that nobody reads.
+const reportTimeout = time.Second
+
+// Report writes the error of the command with a name, in one line. If stderr takes nothing, it gives up: that must not keep the
+// process from its end.
+func Report(stderr io.Writer, name string, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	}()
+	select {
+	case <-done:
+	case <-time.After(reportTimeout):
 	}
 }

@@ -6,15 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/otelconnect"
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
@@ -39,8 +42,9 @@ type Telemetry struct {
 
 // Start begins to collect metrics, if there shall be any, and to send traces, if the environment has the variables
 // of OpenTelemetry for that (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), such as
-// OTEL_EXPORTER_OTLP_ENDPOINT.
-func Start(ctx context.Context, withMetrics bool) (*Telemetry, error) {
+// OTEL_EXPORTER_OTLP_ENDPOINT. The logger gets what goes wrong with sending them: OpenTelemetry has one place for that in a
+// process, and by default it is stderr.
+func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemetry, error) {
 	telemetry := &Telemetry{meter: noop.NewMeterProvider().Meter(scope)}
 	options := []otelconnect.Option{otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(tracenoop.NewTracerProvider())}
 	if withMetrics {
@@ -58,6 +62,10 @@ func Start(ctx context.Context, withMetrics bool) (*Telemetry, error) {
 		if protocol := tracesProtocol(); protocol != "" && protocol != "http/protobuf" {
 			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q: traces go by http/protobuf only", protocol)
 		}
+		otel.SetLogger(logr.FromSlogHandler(logger.Handler()))
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+			logger.Warn("traces are lost", "err", err)
+		}))
 		exporter, err := otlptracehttp.New(ctx)
 		if err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package telemetry_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -38,7 +39,7 @@ func TestCallsAreTraced(t *testing.T) {
 	}))
 	defer receiver.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
-	told, err := telemetry.Start(t.Context(), false)
+	told, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,9 +60,31 @@ func TestCallsAreTraced(t *testing.T) {
 	}
 }
 
+// What goes wrong with sending traces is in the log, as a line of its own form.
+func TestStartLogsTheErrorsOfTheExporter(t *testing.T) {
+	receiver := httptest.NewServer(http.NotFoundHandler())
+	defer receiver.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
+	var log strings.Builder
+	told, err := telemetry.Start(t.Context(), false, slog.New(slog.NewJSONHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	interceptor := told.Interceptors()[0]
+	_, _ = interceptor.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+		return connect.NewResponse(&emptypb.Empty{}), nil
+	})(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+	if err := told.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(log.String(), "{") || !strings.Contains(log.String(), "traces are lost") || !strings.Contains(log.String(), "404") {
+		t.Errorf("the log is %q", log.String())
+	}
+}
+
 func TestNothingIsToldUnlessItIsAskedFor(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-	told, err := telemetry.Start(t.Context(), false)
+	told, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler))
 	if err != nil || len(told.Interceptors()) > 0 {
 		t.Errorf("got %v, %v", told.Interceptors(), err)
 	}
@@ -70,7 +93,7 @@ func TestNothingIsToldUnlessItIsAskedFor(t *testing.T) {
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-	if _, err := telemetry.Start(t.Context(), false); err == nil || !strings.Contains(err.Error(), "http/protobuf") {
+	if _, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "http/protobuf") {
 		t.Errorf("got %v", err)
 	}
 }
