@@ -27,7 +27,7 @@ func TestCodedHasOneCodeForEachError(t *testing.T) {
 	caused, cancelCaused := context.WithCancelCause(open)
 	cancelCaused(cause)
 	for _, test := range []struct {
-		ctx   context.Context
+		ctx   context.Context //nolint:containedctx // It is what is tested.
 		err   error
 		want  connect.Code
 		store bool

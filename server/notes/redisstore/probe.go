@@ -173,7 +173,7 @@ func explain(err error) error {
 		return err
 	}
 	text := reply.Error()
-	advice := ""
+	var advice string
 	switch {
 	case isMoved(err):
 		advice = "this is a node of a cluster: let the user run CLUSTER SLOTS and CLUSTER SHARDS, by which the other nodes are found"
