@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync"
 
+	"example.com/routeguide/internal/textfile"
 	"example.com/routeguide/server/notes"
 )
 
@@ -48,7 +49,8 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 }
 
 // Import adds the notes of a file to a store, with their times, in the order of the file, which must
-// have the notes of a location together. Empty lines are passed over. An error names the line.
+// have the notes of a location together. Empty lines are passed over. Each other line must keep the rules of
+// RouteChat, with texts of up to maxText bytes; 0 is no bound. An error names the line, and the byte within it.
 //
 // It can be repeated, after a crash too: a note that is in the log of its location already, with the
 // same time and to the byte the same, is not added again. Should it find such a note after one that it
@@ -58,9 +60,9 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 //
 // Progress, unless it is nil, is called with the number of notes read so far. Import returns how many
 // it has added, and how many were there.
-func Import(ctx context.Context, store notes.Store, from io.Reader, progress func(notes int)) (added, there int, err error) {
+func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int, progress func(notes int)) (added, there int, err error) {
 	ahead := newAhead()
-	importer := importer{store: store, seed: maphash.MakeSeed(), ahead: ahead}
+	importer := importer{store: store, maxText: maxText, seed: maphash.MakeSeed(), ahead: ahead}
 	lines := bufio.NewReaderSize(from, 1<<16)
 	number := 0
 	for end := false; !end && err == nil; {
@@ -70,6 +72,9 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, progress fun
 			err = nil
 		}
 		number++
+		if number == 1 && bytes.HasPrefix(text, []byte(textfile.BOM)) {
+			copy(text, "   ") // Bytes are still counted as they are in the file.
+		}
 		if err == nil && len(bytes.TrimSpace(text)) > 0 {
 			err = importer.add(ctx, text)
 		}
@@ -92,20 +97,21 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, progress fun
 
 // importer adds notes that are not there.
 type importer struct {
-	store notes.Store
-	seed  maphash.Seed
-	ahead *ahead
-	at    notes.Location
-	known map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
-	newer bool           // a note was added there
-	there int
+	store   notes.Store
+	maxText int // bytes; 0 is no bound
+	seed    maphash.Seed
+	ahead   *ahead
+	at      notes.Location
+	known   map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
+	newer   bool           // a note was added there
+	there   int
 }
 
 var errOrder = errors.New("this note is there already, and one before it was not: a former import was refused some notes, " +
 	"and their order cannot be kept; import into another store")
 
 func (i *importer) add(ctx context.Context, text []byte) error {
-	at, note, err := unmarshal(text)
+	at, note, err := unmarshal(text, i.maxText)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,253 @@
+// Package strictjson is a strict JSON parser for files that may be damaged. Where encoding/json guesses, it refuses:
+// invalid UTF-8, lone surrogates, members that are repeated, unknown or null, and anything after the value. Each
+// error says at which byte. It knows nothing of what the values mean.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"example.com/routeguide/internal/textfile"
+)
+
+// An Error says what is wrong, and where.
+type Error struct {
+	// Offset is where it is wrong: bytes before that in the text.
+	Offset int
+	Err    error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("byte %d: %v", e.Offset+1, e.Err) }
+
+// Unwrap returns what is wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
+// A Value is one value in a JSON text. All errors of its methods are of the type [*Error].
+type Value struct {
+	name   string // path from the whole text on, empty for that
+	text   []byte // without white space around it
+	offset int    // bytes before it in the whole text
+}
+
+// Parse returns the value that is all of text, which is kept.
+func Parse(text []byte) (Value, error) {
+	if offset, err := textfile.Check(text); err != nil {
+		return Value{}, &Error{offset, err}
+	}
+	if offset := invalidUTF8(text); offset >= 0 {
+		return Value{}, &Error{offset, errors.New("this is not UTF-8")}
+	}
+	if err := syntax(text); err != nil {
+		return Value{}, err
+	}
+	if offset := loneSurrogate(text); offset >= 0 {
+		return Value{}, &Error{offset, fmt.Errorf("%s is half of a surrogate pair, and no character", text[offset:offset+len(`\uXXXX`)])}
+	}
+	return Value{text: bytes.TrimSpace(text), offset: len(text) - len(bytes.TrimLeft(text, " \t\r\n"))}, nil
+}
+
+// Errorf returns an error at the value.
+func (v Value) Errorf(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	if v.name != "" {
+		err = fmt.Errorf("%s: %w", v.name, err)
+	}
+	return &Error{v.offset, err}
+}
+
+// At returns err as one at the value, unless it is nil.
+func (v Value) At(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{v.offset, err}
+}
+
+// Object returns the members of an object by their names, which are among those given, in the case in which they are
+// given.
+func (v Value) Object(names ...string) (map[string]Value, error) {
+	members := make(map[string]Value, len(names))
+	decoder, err := v.open('{', "an object")
+	if err != nil {
+		return nil, err
+	}
+	for decoder.More() {
+		key := v.next(decoder, "")
+		token, err := decoder.Token()
+		if err != nil {
+			return nil, key.At(err)
+		}
+		name, _ := token.(string) // It is: the text is valid.
+		if key.name = v.path(name); !slices.Contains(names, name) {
+			return nil, key.At(fmt.Errorf("%q is unknown here: want %s", key.name, strings.Join(names, ", ")))
+		}
+		if _, there := members[name]; there {
+			return nil, key.Errorf("it is there twice")
+		}
+		member, err := v.element(decoder, key.name)
+		if err != nil {
+			return nil, err
+		}
+		if string(member.text) == "null" {
+			return nil, member.Errorf("null is no value: leave it out if there is none")
+		}
+		members[name] = member
+	}
+	return members, nil
+}
+
+// Array returns the elements of an array.
+func (v Value) Array() ([]Value, error) {
+	decoder, err := v.open('[', "an array")
+	if err != nil {
+		return nil, err
+	}
+	var elements []Value
+	for decoder.More() {
+		element, err := v.element(decoder, v.name)
+		if err != nil {
+			return nil, err
+		}
+		elements = append(elements, element)
+	}
+	return elements, nil
+}
+
+// IsObject returns whether the value is an object.
+func (v Value) IsObject() bool { return v.text[0] == '{' }
+
+// Text returns the text of a string.
+func (v Value) Text() (string, error) {
+	var text string
+	if v.text[0] != '"' || json.Unmarshal(v.text, &text) != nil {
+		return "", v.Errorf("want a string, not %s", v.shown())
+	}
+	return text, nil
+}
+
+// Int32 returns a whole number.
+func (v Value) Int32() (int32, error) {
+	number, err := strconv.ParseInt(string(v.text), 10, 32)
+	if err != nil {
+		return 0, v.Errorf("want a whole number of 32 bits, not %s", v.shown())
+	}
+	return int32(number), nil
+}
+
+// maxShown is how much of a value an error shows, in bytes.
+const maxShown = 40
+
+func (v Value) shown() string {
+	if len(v.text) <= maxShown {
+		return string(v.text)
+	}
+	return strings.ToValidUTF8(string(v.text[:maxShown]), "") + "..."
+}
+
+func (v Value) path(name string) string {
+	if v.name == "" {
+		return name
+	}
+	return v.name + "." + name
+}
+
+// open returns a decoder within the value, after its first byte.
+func (v Value) open(first byte, want string) (*json.Decoder, error) {
+	decoder := json.NewDecoder(bytes.NewReader(v.text))
+	if v.text[0] != first {
+		return nil, v.Errorf("want %s, not %s", want, v.shown())
+	}
+	if _, err := decoder.Token(); err != nil {
+		return nil, v.At(err)
+	}
+	return decoder, nil
+}
+
+// next returns where the decoder is, white space and separators aside.
+func (v Value) next(decoder *json.Decoder, name string) Value {
+	rest := v.text[decoder.InputOffset():]
+	return Value{name: name, offset: v.offset + len(v.text) - len(bytes.TrimLeft(rest, " \t\r\n,:"))}
+}
+
+// element returns the value to which the decoder comes next.
+func (v Value) element(decoder *json.Decoder, name string) (Value, error) {
+	element := v.next(decoder, name)
+	var raw json.RawMessage
+	if err := decoder.Decode(&raw); err != nil {
+		return Value{}, element.At(err)
+	}
+	element.text = raw
+	return element, nil
+}
+
+// syntax returns an error unless text is one value.
+func syntax(text []byte) error {
+	if json.Valid(text) {
+		return nil
+	}
+	// The space keeps the offset of an end that comes too early apart from that of a last byte that is wrong.
+	var raw json.RawMessage
+	err := json.Unmarshal(append(bytes.Clone(text), ' '), &raw)
+	offset := len(bytes.TrimRight(text, " \t\r\n"))
+	if wrong, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = min(offset, int(wrong.Offset)-1) // encoding/json counts the byte that is wrong, too.
+	}
+	return &Error{offset, err}
+}
+
+// invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1.
+func invalidUTF8(text []byte) int {
+	if utf8.Valid(text) {
+		return -1
+	}
+	offset := 0
+	for {
+		r, size := utf8.DecodeRune(text[offset:])
+		if r == utf8.RuneError && size <= 1 {
+			return offset
+		}
+		offset += size
+	}
+}
+
+// loneSurrogate returns the offset of the first escape that is half of a surrogate pair without the other half, or
+// -1. The text is valid JSON, so escapes are whole and within strings.
+func loneSurrogate(text []byte) int {
+	const length = len(`\uXXXX`)
+	for offset := 0; ; {
+		next := bytes.IndexByte(text[offset:], '\\')
+		if next < 0 {
+			return -1
+		}
+		offset += next
+		first, ok := escaped(text[offset:])
+		switch {
+		case !ok:
+			offset += len(`\n`)
+		case !utf16.IsSurrogate(first):
+			offset += length
+		default:
+			second, _ := escaped(text[offset+length:])
+			if utf16.DecodeRune(first, second) == utf8.RuneError {
+				return offset
+			}
+			offset += 2 * length
+		}
+	}
+}
+
+// escaped returns the code unit of an escape like \u0041 at the beginning of text.
+func escaped(text []byte) (rune, bool) {
+	if !bytes.HasPrefix(text, []byte(`\u`)) {
+		return 0, false
+	}
+	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	return rune(unit), err == nil
+}
