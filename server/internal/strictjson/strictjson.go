@@ -141,6 +141,23 @@ func (v Value) Int32() (int32, error) {
 	return int32(number), nil
 }
 
+// Int32s returns the whole numbers that an object has by names, and no others. Those that it lacks are 0.
+func (v Value) Int32s(names ...string) ([]int32, error) {
+	members, err := v.Object(names...)
+	if err != nil {
+		return nil, err
+	}
+	numbers := make([]int32, len(names))
+	for i, name := range names {
+		if member, there := members[name]; there {
+			if numbers[i], err = member.Int32(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return numbers, nil
+}
+
 // maxShown is how much of a value an error shows, in bytes.
 const maxShown = 40
 

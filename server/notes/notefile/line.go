@@ -155,9 +155,11 @@ func parseTime(whole strictjson.Value, members map[string]strictjson.Value) (tim
 // parseLine returns what members say but for the time.
 func parseLine(members map[string]strictjson.Value) (line line, err error) {
 	if member, there := members["location"]; there {
-		if line.Location, err = parseLocation(member); err != nil {
+		coordinates, err := member.Int32s("latitude", "longitude")
+		if err != nil {
 			return line, err
 		}
+		line.Location = &location{coordinates[0], coordinates[1]}
 	}
 	if member, there := members["message"]; there {
 		if line.Message, err = member.Text(); err != nil {
@@ -174,25 +176,6 @@ func parseLine(members map[string]strictjson.Value) (line line, err error) {
 		}
 	}
 	return line, nil
-}
-
-func parseLocation(member strictjson.Value) (*location, error) {
-	coordinates, err := member.Object("latitude", "longitude")
-	if err != nil {
-		return nil, err
-	}
-	var location location
-	if latitude, there := coordinates["latitude"]; there {
-		if location.Latitude, err = latitude.Int32(); err != nil {
-			return nil, err
-		}
-	}
-	if longitude, there := coordinates["longitude"]; there {
-		if location.Longitude, err = longitude.Int32(); err != nil {
-			return nil, err
-		}
-	}
-	return &location, nil
 }
 
 // agrees returns an error if the line says something else than the note that it has encoded: an edit of the one
