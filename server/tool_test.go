@@ -317,3 +317,18 @@ func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestExportFromARunningServerWithALongFolder(t *testing.T) {
+	t.Parallel()
+	where := "pebble:" + filepath.Join(t.TempDir(), strings.Repeat("n", 150))
+	server, url := startProcess(t, "--notes", where)
+	if _, err := leave(t, url, &routeguide.Point{Latitude: 5}, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if exported := runNotes(t, "export", "--notes", where); !strings.Contains(exported, `"message":"a"`) {
+		t.Errorf("export prints %q", exported)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}

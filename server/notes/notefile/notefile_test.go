@@ -297,6 +297,43 @@ func TestExportFromASocketThatIsCutFails(t *testing.T) {
 	}
 }
 
+// A folder may have a longer path than the address of a socket. Only the user of the server may read from it.
+func TestSocketInAFolderWithALongPath(t *testing.T) {
+	t.Parallel()
+	short, err := os.MkdirTemp("", "") // That of t.TempDir has the name of the test.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	for _, length := range []int{50, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 300, 1000} {
+		folder := short
+		for left := length - len(folder+"/sock"); left > 0; left -= 200 {
+			folder += "/" + strings.Repeat("n", min(left, 200)-1)
+		}
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(folder, "sock")
+		socket, err := notefile.NewSocket(t.Context(), path, fill(t))
+		if err != nil {
+			t.Errorf("%d bytes: %v", len(path), err)
+			continue
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("%d bytes: got %v, %v, want a socket for its user alone", len(path), info, err)
+		}
+		if stats, err := notefile.CountFrom(t.Context(), path); err != nil || stats.Notes != 2000 {
+			t.Errorf("%d bytes: got %d notes, %v", len(path), stats.Notes, err)
+		}
+		if err := socket.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%d bytes: the socket is left behind: %v", len(path), err)
+		}
+	}
+}
+
 func TestStats(t *testing.T) {
 	t.Parallel()
 	stats, err := notefile.Count(t.Context(), fill(t), nil)
