@@ -73,28 +73,24 @@ func (v Value) At(err error) error {
 // Object returns the members of an object by their names, which are among those given, in the case in which they are
 // given.
 func (v Value) Object(names ...string) (map[string]Value, error) {
-	members := make(map[string]Value, len(names))
-	decoder, err := v.open('{', "an object")
-	if err != nil {
-		return nil, err
+	if v.text[0] != '{' {
+		return nil, v.Errorf("want an object, not %s", v.shown())
 	}
-	for decoder.More() {
-		key := v.next(decoder, "")
-		token, err := decoder.Token()
+	members := make(map[string]Value, len(names))
+	for key, next, ok := v.element(1); ok; key, next, ok = v.element(next) {
+		name, err := key.Text()
 		if err != nil {
-			return nil, key.At(err)
+			return nil, err
 		}
-		name, _ := token.(string) // It is: the text is valid.
 		if key.name = v.path(name); !slices.Contains(names, name) {
 			return nil, key.At(fmt.Errorf("%q is unknown here: want %s", key.name, strings.Join(names, ", ")))
 		}
 		if _, there := members[name]; there {
 			return nil, key.Errorf("it is there twice")
 		}
-		member, err := v.element(decoder, key.name)
-		if err != nil {
-			return nil, err
-		}
+		var member Value
+		member, next, _ = v.element(next)
+		member.name = key.name
 		if string(member.text) == "null" {
 			return nil, member.Errorf("null is no value: leave it out if there is none")
 		}
@@ -105,16 +101,11 @@ func (v Value) Object(names ...string) (map[string]Value, error) {
 
 // Array returns the elements of an array.
 func (v Value) Array() ([]Value, error) {
-	decoder, err := v.open('[', "an array")
-	if err != nil {
-		return nil, err
+	if v.text[0] != '[' {
+		return nil, v.Errorf("want an array, not %s", v.shown())
 	}
 	var elements []Value
-	for decoder.More() {
-		element, err := v.element(decoder, v.name)
-		if err != nil {
-			return nil, err
-		}
+	for element, next, ok := v.element(1); ok; element, next, ok = v.element(next) {
 		elements = append(elements, element)
 	}
 	return elements, nil
@@ -125,11 +116,15 @@ func (v Value) IsObject() bool { return v.text[0] == '{' }
 
 // Text returns the text of a string.
 func (v Value) Text() (string, error) {
-	var text string
-	if v.text[0] != '"' || json.Unmarshal(v.text, &text) != nil {
+	if v.text[0] != '"' {
 		return "", v.Errorf("want a string, not %s", v.shown())
 	}
-	return text, nil
+	if bytes.IndexByte(v.text, '\\') < 0 {
+		return string(v.text[1 : len(v.text)-1]), nil
+	}
+	var text string
+	err := json.Unmarshal(v.text, &text)
+	return text, v.At(err)
 }
 
 // Int32 returns a whole number.
@@ -175,33 +170,56 @@ func (v Value) path(name string) string {
 	return v.name + "." + name
 }
 
-// open returns a decoder within the value, after its first byte.
-func (v Value) open(first byte, want string) (*json.Decoder, error) {
-	decoder := json.NewDecoder(bytes.NewReader(v.text))
-	if v.text[0] != first {
-		return nil, v.Errorf("want %s, not %s", want, v.shown())
+// separators stand between the elements of a valid object or array.
+const separators = " \t\r\n,:"
+
+// element returns the key or value that comes next in an object or array, from an offset in it, and the offset behind
+// that. There is none behind the last one.
+func (v Value) element(offset int) (element Value, next int, ok bool) {
+	for strings.IndexByte(separators, v.text[offset]) >= 0 {
+		offset++
 	}
-	if _, err := decoder.Token(); err != nil {
-		return nil, v.At(err)
+	if offset == len(v.text)-1 {
+		return Value{}, 0, false
 	}
-	return decoder, nil
+	next = offset + valueLength(v.text[offset:])
+	return Value{name: v.name, text: v.text[offset:next], offset: v.offset + offset}, next, true
 }
 
-// next returns where the decoder is, white space and separators aside.
-func (v Value) next(decoder *json.Decoder, name string) Value {
-	rest := v.text[decoder.InputOffset():]
-	return Value{name: name, offset: v.offset + len(v.text) - len(bytes.TrimLeft(rest, " \t\r\n,:"))}
+// valueLength returns the length of the valid value with which text begins.
+func valueLength(text []byte) int {
+	switch text[0] {
+	case '"':
+		return stringLength(text)
+	case '{', '[':
+		depth := 0
+		for i := 0; ; i++ {
+			switch text[i] {
+			case '"':
+				i += stringLength(text[i:]) - 1
+			case '{', '[':
+				depth++
+			case '}', ']':
+				if depth--; depth == 0 {
+					return i + 1
+				}
+			}
+		}
+	default:
+		return bytes.IndexAny(text, separators+"}]")
+	}
 }
 
-// element returns the value to which the decoder comes next.
-func (v Value) element(decoder *json.Decoder, name string) (Value, error) {
-	element := v.next(decoder, name)
-	var raw json.RawMessage
-	if err := decoder.Decode(&raw); err != nil {
-		return Value{}, element.At(err)
+// stringLength returns the length of the valid string with which text begins.
+func stringLength(text []byte) int {
+	for i := 1; ; i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
 	}
-	element.text = raw
-	return element, nil
 }
 
 // syntax returns an error unless text is one value.

@@ -1,6 +1,7 @@
 package strictjson_test
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -73,7 +74,7 @@ func TestValueOfAnotherTypeIsRefused(t *testing.T) {
 
 // No text is changed silently: U+FFFD is in a value only if it is in the file.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{`"a"`, `"\ud83d\ude00"`, `"\ud800"`, "\"\xff\"", `"\\ud800"`, `"�"`, `"\ufffd"`, `{"a":[1,null]}`} {
+	for _, seed := range []string{`"a"`, `"\ud83d\ude00"`, `"\ud800"`, "\"\xff\"", `"\\ud800"`, `"�"`, `"\ufffd"`, `{"a":[1,null]}`, `{"a": 12 ,"b":{"a":"}]\\"","b":-1}}`, `[1,"]",{"a":[]},true , []]`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
@@ -81,6 +82,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
+		compare(t, file, value)
 		text, err := value.Text()
 		if err != nil {
 			return
@@ -89,4 +91,38 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q became %q", file, text)
 		}
 	})
+}
+
+// compare checks that a value has the elements or members that encoding/json finds in it.
+func compare(t *testing.T, file []byte, value strictjson.Value) {
+	t.Helper()
+	var array []json.RawMessage
+	elements, err := value.Array()
+	if err == nil && (json.Unmarshal(file, &array) != nil || len(array) != len(elements)) {
+		t.Errorf("%q has %d elements, want %d", file, len(elements), len(array))
+	}
+	for _, element := range elements {
+		read(element)
+	}
+	var object map[string]json.RawMessage
+	members, err := value.Object("a", "b")
+	if err == nil && (json.Unmarshal(file, &object) != nil || len(object) != len(members)) {
+		t.Errorf("%q has %d members, want %d", file, len(members), len(object))
+	}
+	for name, member := range members {
+		read(member)
+		if number, err := member.Int32(); err == nil {
+			var want int32
+			if err := json.Unmarshal(object[name], &want); err != nil || number != want {
+				t.Errorf("%s of %q is %d, want %d, %v", name, file, number, want, err)
+			}
+		}
+	}
+}
+
+// read reads a value as everything that it may be.
+func read(value strictjson.Value) {
+	_, _ = value.Array()
+	_, _ = value.Object("a", "b")
+	_, _ = value.Text()
 }
