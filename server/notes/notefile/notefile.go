@@ -76,17 +76,16 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int,
 			copy(text, "   ") // Bytes are still counted as they are in the file.
 		}
 		if err == nil && len(bytes.TrimSpace(text)) > 0 {
-			err = importer.add(ctx, text)
+			err = importer.add(ctx, number, text)
 		}
-		if err == nil {
+		if err != nil {
+			err = fmt.Errorf("line %d: %w", number, err)
+		} else {
 			err = ahead.failed()
 		}
 		if progress != nil && number%1000 == 0 {
 			progress(number)
 		}
-	}
-	if err != nil {
-		err = fmt.Errorf("line %d: %w", number, err)
 	}
 	kept, failure := ahead.wait()
 	if err == nil && failure != nil {
@@ -110,7 +109,7 @@ type importer struct {
 var errOrder = errors.New("this note is there already, and one before it was not: a former import was refused some notes, " +
 	"and their order cannot be kept; import into another store")
 
-func (i *importer) add(ctx context.Context, text []byte) error {
+func (i *importer) add(ctx context.Context, number int, text []byte) error {
 	at, note, err := unmarshal(text, i.maxText)
 	if err != nil {
 		return err
@@ -129,7 +128,7 @@ func (i *importer) add(ctx context.Context, text []byte) error {
 		return nil
 	}
 	i.newer = true
-	return i.ahead.append(ctx, i.store, at, note)
+	return i.ahead.append(ctx, i.store, at, note, number)
 }
 
 // know reads what is at a location.
@@ -168,19 +167,19 @@ func newAhead() *ahead {
 	return &ahead{room: make(chan struct{}, maxAhead)}
 }
 
-func (a *ahead) append(ctx context.Context, store notes.Store, at notes.Location, note notes.Note) error {
+func (a *ahead) append(ctx context.Context, store notes.Store, at notes.Location, note notes.Note, number int) error {
 	select {
 	case a.room <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	a.way.Add(1)
-	store.Append(ctx, at, note, notes.Ticket{Owner: a})
+	store.Append(ctx, at, note, notes.Ticket{Owner: a, Number: uint64(number)})
 	return nil
 }
 
 // Settle implements [notes.Owner].
-func (a *ahead) Settle(_ uint64, _ notes.Position, err error) {
+func (a *ahead) Settle(number uint64, _ notes.Position, err error) {
 	defer a.way.Done()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -188,7 +187,7 @@ func (a *ahead) Settle(_ uint64, _ notes.Position, err error) {
 	if err == nil {
 		a.kept++
 	} else if a.err == nil {
-		a.err = err
+		a.err = fmt.Errorf("line %d: %w", number, err)
 	}
 }
 

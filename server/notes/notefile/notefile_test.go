@@ -219,6 +219,37 @@ func TestImportNamesUTF16(t *testing.T) {
 	}
 }
 
+// late is a store that refuses the second note, once it has the fourth.
+type late struct {
+	notes.Store
+
+	count  int
+	second notes.Ticket
+}
+
+var errLate = errors.New("refused late")
+
+func (s *late) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+	switch s.count++; s.count {
+	case 2:
+		s.second = ticket
+		return
+	case 4:
+		s.second.Owner.Settle(s.second.Number, 0, errLate)
+	}
+	s.Store.Append(ctx, at, note, ticket)
+}
+
+func TestImportNamesTheLineThatTheStoreRefuses(t *testing.T) {
+	t.Parallel()
+	lines := strings.SplitAfter(export(t, fill(t)), "\n")
+	file := "\n" + strings.Join(lines[:5], "")
+	added, _, err := notefile.Import(t.Context(), &late{Store: notes.NewMemory()}, strings.NewReader(file), maxText, nil)
+	if !errors.Is(err, errLate) || !strings.HasPrefix(err.Error(), "line 3: ") || added != 3 {
+		t.Errorf("got %d added, %v, want the error of line 3, and the three others before the fifth", added, err)
+	}
+}
+
 // A former import lost the first of two notes: it cannot be added any more without changing their order.
 func TestImportRefusesToChangeTheOrder(t *testing.T) {
 	t.Parallel()
