@@ -75,6 +75,15 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
@@ -129,7 +138,10 @@ func TestTLSAndItsRenewal(t *testing.T) {
 func TestClientCertificates(t *testing.T) {
 	certificate, key := certtest.SelfSigned(t)
 	mine, myKey := certtest.SelfSigned(t)
-	url, stop := start(t, "--tls-cert", certificate, "--tls-key", key, "--client-ca", mine)
+	other, _ := certtest.SelfSigned(t)
+	authorities := filepath.Join(t.TempDir(), "authorities.pem") // after a BOM, as some editors write it
+	write(t, authorities, "\xef\xbb\xbf"+read(t, mine)+read(t, other))
+	url, stop := start(t, "--tls-cert", certificate, "--tls-key", key, "--client-ca", authorities)
 	url = strings.Replace(url, "http:", "https:", 1)
 	config := trusting(t, certificate)
 	if err := visit(t.Context(), routechat.Config{TLS: config}, url); err == nil {
