@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -10,7 +10,10 @@ import (
 	"strings"
 
 	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/internal/bearer"
 	"example.com/routeguide/internal/command"
+	"example.com/routeguide/internal/pemfile"
+	"example.com/routeguide/internal/textfile"
 )
 
 // accessFlags say how to come in where not everyone may.
@@ -31,21 +34,42 @@ func (f *accessFlags) config(addr string) (routechat.Config, error) {
 		}
 		config.TLS = tls
 	}
-	config.Token = f.Token
-	if path, ok := strings.CutPrefix(f.Token, "@"); ok {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return config, fmt.Errorf("--token: %w", err)
-		}
-		config.Token = strings.TrimSpace(string(text))
+	token, err := f.token()
+	if err != nil {
+		return config, err
 	}
-	if strings.ContainsAny(config.Token, " \t\r\n") {
-		return config, command.Usagef("--token: want one token, without spaces or lines")
-	}
+	config.Token = token
 	if config.Token != "" && !f.Insecure && inClear(addr) {
 		return config, command.Usagef("--token goes to another machine in clear, where anyone on the way could read it: use an https:// URL, or --insecure if something else keeps it secret")
 	}
 	return config, nil
+}
+
+// token returns the token to show, or "" if there is none.
+func (f *accessFlags) token() (string, error) {
+	path, isFile := strings.CutPrefix(f.Token, "@")
+	if !isFile {
+		if f.Token == "" {
+			return "", nil
+		}
+		if err := bearer.Check(f.Token); err != nil {
+			return "", command.Usagef("--token: %w", err)
+		}
+		return f.Token, nil
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("--token: %w", err)
+	}
+	text, err := textfile.Decode(file)
+	if err != nil {
+		return "", fmt.Errorf("--token @%s: %w", path, err)
+	}
+	token := string(bytes.TrimSpace(text))
+	if err := bearer.Check(token); err != nil {
+		return "", fmt.Errorf("--token @%s: want one token and nothing else: %w", path, err)
+	}
+	return token, nil
 }
 
 func (f *accessFlags) tls() (*tls.Config, error) {
@@ -54,21 +78,18 @@ func (f *accessFlags) tls() (*tls.Config, error) {
 		return nil, command.Usagef("--cert and --key go together")
 	}
 	if f.Cert != "" {
-		certificate, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		certificate, err := pemfile.Pair(f.Cert, f.Key)
 		if err != nil {
 			return nil, fmt.Errorf("--cert, --key: %w", err)
 		}
 		config.Certificates = []tls.Certificate{certificate}
 	}
 	if f.CA != "" {
-		pem, err := os.ReadFile(f.CA)
+		pool, err := pemfile.Pool(f.CA)
 		if err != nil {
 			return nil, fmt.Errorf("--ca: %w", err)
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--ca %s: there is no certificate in it", f.CA)
-		}
+		config.RootCAs = pool
 	}
 	return config, nil
 }

@@ -22,13 +22,13 @@ var healthPaths = []string{
 
 // accessFlags say how a server is reached, and by whom.
 type accessFlags struct {
-	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"Speak TLS with the certificate in this file (PEM, with those up to the authority). It is read again when it changes."`
-	TLSKey      string   `name:"tls-key" placeholder:"FILE" help:"The key of the certificate (PEM)."`
-	ClientCA    string   `name:"client-ca" placeholder:"FILE" help:"Let only those in who have a certificate from an authority in this file (PEM)."`
-	Tokens      string   `placeholder:"FILE" help:"Let only those in who show a token from this file, in the header Authorization: Bearer TOKEN. One a line, or as sha256:HEX. Health is for everyone. It is read again when it changes."`
-	Insecure    bool     `help:"Take tokens in clear, and serve --admin to others than this machine, though others may listen."`
-	CORSOrigins []string `name:"cors-origins" placeholder:"ORIGIN,..." help:"Let pages from these origins, such as https://example.com, make unary and server-streaming calls from a browser. Off by default."`
-	Admin       string   `placeholder:"ADDR" help:"Serve /metrics, /healthz, /readyz and profiles (/debug/pprof/) there, such as localhost:50052. It asks nobody who they are. Off by default."`
+	TLSCert     string     `name:"tls-cert" placeholder:"FILE" help:"Speak TLS with the certificate in this file (PEM, with those up to the authority). It is read again when it changes."`
+	TLSKey      string     `name:"tls-key" placeholder:"FILE" help:"The key of the certificate (PEM)."`
+	ClientCA    string     `name:"client-ca" placeholder:"FILE" help:"Let only those in who have a certificate from an authority in this file (PEM)."`
+	Tokens      string     `placeholder:"FILE" help:"Let only those in who show a token from this file, in the header Authorization: Bearer TOKEN. One a line, or as sha256:HEX. Health is for everyone. It is read again when it changes."`
+	Insecure    bool       `help:"Take tokens in clear, and serve --admin to others than this machine, though others may listen."`
+	CORSOrigins originList `name:"cors-origins" placeholder:"ORIGIN,..." help:"Let pages from these origins, such as https://example.com, make unary and server-streaming calls from a browser; * is every page. Off by default."`
+	Admin       string     `placeholder:"ADDR" help:"Serve /metrics, /healthz, /readyz and profiles (/debug/pprof/) there, such as localhost:50052. It asks nobody who they are. Off by default."`
 }
 
 func (f *accessFlags) check(ctx context.Context, listen string) error {

@@ -75,6 +75,15 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
@@ -129,7 +138,10 @@ func TestTLSAndItsRenewal(t *testing.T) {
 func TestClientCertificates(t *testing.T) {
 	certificate, key := certtest.SelfSigned(t)
 	mine, myKey := certtest.SelfSigned(t)
-	url, stop := start(t, "--tls-cert", certificate, "--tls-key", key, "--client-ca", mine)
+	other, _ := certtest.SelfSigned(t)
+	authorities := filepath.Join(t.TempDir(), "authorities.pem") // after a BOM, as some editors write it
+	write(t, authorities, "\xef\xbb\xbf"+read(t, mine)+read(t, other))
+	url, stop := start(t, "--tls-cert", certificate, "--tls-key", key, "--client-ca", authorities)
 	url = strings.Replace(url, "http:", "https:", 1)
 	config := trusting(t, certificate)
 	if err := visit(t.Context(), routechat.Config{TLS: config}, url); err == nil {
@@ -212,8 +224,10 @@ func TestWhatWouldLetOthersListenIsRefused(t *testing.T) {
 }
 
 func TestCallsFromABrowser(t *testing.T) {
-	url, stop := start(t, "--cors-origins", "https://example.com")
-	for origin, want := range map[string]string{"https://example.com": "https://example.com", "https://example.org": ""} {
+	url, stop := start(t, "--cors-origins", " https://example.com , HTTP://Localhost:3000,", "--cors-origins", "https://*.example.net")
+	for origin, allowed := range map[string]bool{
+		"https://example.com": true, "http://localhost:3000": true, "https://a.example.net": true, "https://example.org": false,
+	} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url+"/routeguide.RouteGuide/GetFeature", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -226,13 +240,48 @@ func TestCallsFromABrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		if got := response.Header.Get("Access-Control-Allow-Origin"); got != want {
-			t.Errorf("%s: may call from %q, want %q", origin, got, want)
+		if got := response.Header.Get("Access-Control-Allow-Origin"); (got == origin) != allowed {
+			t.Errorf("%s: may call from %q, want allowed: %v", origin, got, allowed)
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestCORSOriginsThatNoBrowserSendsAreUsageErrors(t *testing.T) {
+	for origin, want := range map[string]string{
+		"example.com":                         "it has no scheme",
+		"example.com:8080":                    "it has no scheme",
+		"//example.com":                       "it has no scheme",
+		"null":                                "it has no scheme",
+		"https://":                            "it has no scheme or no host",
+		"https://:8080":                       "it has no scheme or no host",
+		"https://example.com/":                "a slash at its end",
+		"https://example.com/page":            "such as a path",
+		"https://example.com?":                "it has more than",
+		"https://example.com?x=1":             "it has more than",
+		"https://example.com#":                "it has more than",
+		"https://user@example.com":            "it has more than",
+		"https://example.com:443":             "browsers leave out the port",
+		"http://example.com:80":               "browsers leave out the port",
+		"http://example.com:":                 "browsers leave out the port",
+		"https://a.example https://b.example": "it has no scheme or no host",
+		"https://b\u00fccher.example":         "in ASCII",
+		"https://*.*.example":                 "only one *",
+		"https://good.example, bad.example":   "\"bad.example\" is no origin",
+	} {
+		err := run(t.Context(), []string{"--notes", "memory:", "--listen", "127.0.0.1:0", "--cors-origins", origin}, io.Discard, io.Discard)
+		var usage *command.UsageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--cors-origins: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want a usage error with %q", origin, err, want)
+		}
+	}
+	for _, origin := range []string{"*", "capacitor://localhost", "http://[::1]:3000", "http://localhost:*"} {
+		if err := checkOrigin(origin); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -76,6 +76,33 @@ func TestServesUntilItIsToldToEnd(t *testing.T) {
 	}
 }
 
+// Compose files set variables to nothing where nothing is said.
+func TestEmptyEnvironmentVariablesAreNotSet(t *testing.T) {
+	for _, command := range [][]string{nil, {"notes", "export"}, {"notes", "import"}, {"notes", "stats"}} {
+		var help strings.Builder
+		if err := run(t.Context(), append(command, "--help"), &help, io.Discard); !strings.Contains(help.String(), "ROUTEGUIDE_NOTES") {
+			t.Fatalf("got %v", err)
+		}
+		for _, name := range regexp.MustCompile("ROUTEGUIDE_[A-Z_]+").FindAllString(help.String(), -1) {
+			t.Setenv(name, "")
+		}
+	}
+	_, stop := start(t)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	store := "pebble:" + t.TempDir()
+	for _, command := range []string{"import", "export", "stats"} {
+		args := []string{"notes", command, "--notes", store}
+		if command == "import" {
+			args = append(args, "--from", os.DevNull)
+		}
+		if err := run(t.Context(), args, io.Discard, io.Discard); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
 func TestServesTheFeaturesOfAFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "features.json")
 	if err := os.WriteFile(file, []byte(`[{"location": {"latitude": 1, "longitude": 2}, "name": "here"}]`), 0o600); err != nil {

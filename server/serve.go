@@ -47,7 +47,7 @@ type serverFlags struct {
 	Listen        string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on ${default}: host:port. Port 0 takes a free one; an empty host is every address of this machine."`
 	Notes         string        `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"Keep notes there (${default}). ${notes}"`
 	History       int           `default:"0" placeholder:"N" help:"Reply with the newest N notes of a location. 0, the default, is all. Nothing is deleted."`
-	Keep          time.Duration `default:"0s" placeholder:"DURATION" help:"Forget notes older than this, such as 720h. 0, the default, is never."`
+	Keep          time.Duration `default:"0s" placeholder:"DURATION" help:"Forget notes older than this, such as 30d or 12h. 0, the default, is never."`
 	MaxStore      byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
 	RedisReplicas int           `default:"0" placeholder:"N" help:"Answer a note when N replicas of its Redis node have it too (${default})."`
 	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`

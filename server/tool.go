@@ -15,6 +15,7 @@ import (
 	"example.com/routeguide/server/notes"
 	"example.com/routeguide/server/notes/notefile"
 	"example.com/routeguide/server/notes/pebblestore"
+	"example.com/routeguide/server/validate"
 )
 
 const toolDescription = `Look after the notes that a server keeps.
@@ -27,8 +28,9 @@ type toolFlags struct {
 		To    string `default:"-" placeholder:"FILE" help:"Write there; - is standard output (${default}). A file is only there once it is whole."`
 	} `cmd:"" help:"Write all notes."`
 	Import struct {
-		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to add to (${default}). ${notes}"`
-		From  string `default:"-" placeholder:"FILE" help:"Read there; - is standard input (${default})."`
+		Notes   string   `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to add to (${default}). ${notes}"`
+		From    string   `default:"-" placeholder:"FILE" help:"Read there; - is standard input (${default})."`
+		MaxText byteSize `default:"64KiB" placeholder:"BYTES" help:"Take notes with texts up to this length (${default}), as a server does with its own --max-text; all of a note may be 1 KiB longer. 0 is no bound."`
 	} `cmd:"" help:"Add the notes of an export, with their times."`
 	Stats struct {
 		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to count (${default}). ${notes}"`
@@ -46,7 +48,7 @@ func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	case "export":
 		return exportNotes(ctx, flags.Export.Notes, flags.Export.To, stdout, stderr)
 	case "import":
-		return importNotes(ctx, flags.Import.Notes, flags.Import.From, stdout, stderr)
+		return importNotes(ctx, flags.Import.Notes, flags.Import.From, int(flags.Import.MaxText), stdout, stderr)
 	default:
 		return countNotes(ctx, flags.Stats.Notes, stdout, stderr)
 	}
@@ -111,7 +113,7 @@ func exportNotes(ctx context.Context, where, to string, stdout, stderr io.Writer
 	return err
 }
 
-func importNotes(ctx context.Context, where, from string, stdout, stderr io.Writer) error {
+func importNotes(ctx context.Context, where, from string, maxText int, stdout, stderr io.Writer) error {
 	in := io.Reader(os.Stdin)
 	if from != "-" {
 		file, err := os.Open(from)
@@ -130,9 +132,12 @@ func importNotes(ctx context.Context, where, from string, stdout, stderr io.Writ
 	}
 	progress := command.NewProgress(stderr)
 	show := func(notes int) { progress.Showf("read %d notes", notes) }
-	added, there, err := notefile.Import(ctx, store, in, show)
+	added, there, err := notefile.Import(ctx, store, in, maxText, show)
 	progress.End()
 	fmt.Fprintf(stdout, "added %d notes; %d were there already\n", added, there)
+	if invalid, ok := errors.AsType[*validate.Error](err); ok && invalid.Field == "message" {
+		err = fmt.Errorf("%w; --max-text takes longer texts", err)
+	}
 	return errors.Join(err, store.Close())
 }
 

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
+	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +20,8 @@ import (
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/redistest"
+	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/notes/notefile"
 )
 
 func runNotes(t *testing.T, args ...string) string {
@@ -223,5 +229,106 @@ func TestNotesAreKeptInRedisOverTLS(t *testing.T) {
 	}
 	if code, err := refused.Wait(); code != 1 || err != nil || !strings.Contains(refused.Printed(), "certificate") {
 		t.Errorf("ended with %d, %v:\n%s", code, err, refused.Printed())
+	}
+}
+
+func TestImportSaysWhatWasAddedBeforeAnError(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	file := filepath.Join(folder, "damaged.ndjson")
+	const good = `{"location":{"latitude":1},"message":"a","time":"2026-01-02T03:04:05Z"}` + "\n"
+	long := strings.Replace(good, `"a"`, `"`+strings.Repeat("x", 64<<10+1)+`"`, 1)
+	for _, test := range []struct {
+		text   string
+		args   []string
+		exit   int
+		prints []string
+	}{
+		{good + strings.TrimSpace(good) + "] " + good, nil, command.ExitError, []string{"added 1 notes; 0 were there already\n", "line 2: byte 72: invalid character ']' after top-level value"}},
+		{good + long, nil, command.ExitError, []string{"added 0 notes; 1 were there already\n", "line 2: byte 38: message: is 65537 bytes long: at most 65536 are allowed", "--max-text"}},
+		{good + long, []string{"--max-text", "1MiB"}, command.ExitOK, []string{"added 1 notes; 1 were there already\n"}},
+		{good + long, []string{"--max-text", "0"}, command.ExitOK, []string{"added 0 notes; 2 were there already\n"}},
+	} {
+		write(t, file, test.text)
+		tool, err := process.Start(must(program()), append([]string{"notes", "import", "--notes", "pebble:" + filepath.Join(folder, "store"), "--from", file}, test.args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if exit, err := tool.Wait(); exit != test.exit || err != nil {
+			t.Errorf("%v: exit code %d, %v, want %d", test.args, exit, err, test.exit)
+		}
+		for _, want := range test.prints {
+			if !strings.Contains(tool.Printed(), want) {
+				t.Errorf("%v: it prints %q, want %q", test.args, tool.Printed(), want)
+			}
+		}
+	}
+}
+
+func TestExportToAFullDiskFails(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	write(t, filepath.Join(folder, "one.ndjson"), `{"location":{},"message":"a","time":"2026-01-02T03:04:05Z"}`)
+	store := "pebble:" + filepath.Join(folder, "store")
+	runNotes(t, "import", "--notes", store, "--from", filepath.Join(folder, "one.ndjson"))
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if err := run(t.Context(), []string{"notes", "export", "--notes", store}, full, io.Discard); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want ENOSPC", err)
+	}
+}
+
+// broken is a store that cannot be read to its end.
+type broken struct{ notes.Store }
+
+func (broken) Locations(context.Context) iter.Seq2[notes.Location, error] {
+	return func(yield func(notes.Location, error) bool) {
+		yield(notes.Location{}, errors.New("it breaks off"))
+	}
+}
+
+func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	dir, to := filepath.Join(folder, "store"), filepath.Join(folder, "backup")
+	store, err := openStore("pebble:"+dir, storeOptions{logger: slog.New(slog.DiscardHandler), health: func(error) {}, fatal: func(err error) { t.Error(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := notefile.NewSocket(t.Context(), filepath.Join(dir, socketName), broken{store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, "the backup of yesterday")
+	if printed, err := process.Run(t.Context(), must(program()), "notes", "export", "--notes", "pebble:"+dir, "--to", to); err == nil {
+		t.Errorf("an export that breaks off succeeds: %s", printed)
+	}
+	files, err := filepath.Glob(to + "*")
+	if err != nil || len(files) != 1 {
+		t.Errorf("beside the backup there is %v, %v", files, err)
+	}
+	if text, err := os.ReadFile(to); err != nil || string(text) != "the backup of yesterday" {
+		t.Errorf("the backup is now %q, %v", text, err)
+	}
+	if err := errors.Join(socket.Close(), store.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExportFromARunningServerWithALongFolder(t *testing.T) {
+	t.Parallel()
+	where := "pebble:" + filepath.Join(t.TempDir(), strings.Repeat("n", 150))
+	server, url := startProcess(t, "--notes", where)
+	if _, err := leave(t, url, &routeguide.Point{Latitude: 5}, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if exported := runNotes(t, "export", "--notes", where); !strings.Contains(exported, `"message":"a"`) {
+		t.Errorf("export prints %q", exported)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
 	}
 }

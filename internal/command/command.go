@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -42,14 +43,22 @@ func Usagef(format string, args ...any) error {
 
 // Parse reads args into grammar, a pointer to a struct with kong's tags. Each flag can also be
 // given as an environment variable: ROUTEGUIDE_, and the name of the flag in capitals, with
-// underscores. An argument wins over the environment. The help texts may use the variables. The error is
-// [ErrHelp] or a [*UsageError].
+// underscores. A variable that is empty counts as not set. An argument wins over the environment. Durations may have
+// days. The help texts may use the variables. The error is [ErrHelp] or a [*UsageError].
 func Parse(grammar any, name, description string, variables map[string]string, args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	helped := false
 	parser, err := kong.New(grammar,
 		kong.Name(name),
 		kong.Description(description),
 		kong.DefaultEnvars("ROUTEGUIDE"),
+		kong.PostBuild(func(parser *kong.Kong) error {
+			if slices.Contains(args, "--help") {
+				return nil // Help names all variables.
+			}
+			return forgetEmpty(parser)
+		}),
+		mapper(parseDuration),
+		mapper(parseLevel),
 		kong.Vars(variables),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }),
@@ -66,6 +75,19 @@ func Parse(grammar any, name, description string, variables map[string]string, a
 		return nil, &UsageError{Err: err}
 	}
 	return parsed, nil
+}
+
+// forgetEmpty takes environment variables that are empty from their flags: kong would parse them.
+func forgetEmpty(parser *kong.Kong) error {
+	return kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			flag.Tag.Envs = slices.DeleteFunc(flag.Tag.Envs, func(name string) bool {
+				value, set := os.LookupEnv(name)
+				return set && value == ""
+			})
+		}
+		return next(nil)
+	})
 }
 
 // Main runs a command until it is done, or SIGINT or SIGTERM ends its context; a second signal ends

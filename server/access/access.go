@@ -3,8 +3,6 @@
 package access
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -18,11 +16,16 @@ import (
 
 	"connectrpc.com/authn"
 
+	"example.com/routeguide/internal/bearer"
+	"example.com/routeguide/internal/textfile"
 	"example.com/routeguide/server/internal/watched"
 )
 
 // minTokenBytes is how long a token must be. One of 16 random characters cannot be guessed.
 const minTokenBytes = 16
+
+// maxTokenBytes is how long a token may be: no longer than headers are by default.
+const maxTokenBytes = 64 << 10
 
 // hashed precedes the SHA-256 of a token, in hexadecimal digits, in a file that shall not have the token.
 const hashed = "sha256:"
@@ -33,8 +36,8 @@ type Tokens struct {
 	open map[string]bool // paths that need no token
 }
 
-// NewTokens returns the tokens in a file: one a line, or its SHA-256 as sha256:<64 hexadecimal digits>; empty
-// lines and those that begin with # do not count. The file is read again when it has changed. The paths
+// NewTokens returns the tokens in a file: one a line in the syntax of RFC 6750, or its SHA-256 as sha256:<64 hexadecimal
+// digits>; empty lines, those that begin with # and a byte order mark do not count. The file is read again when it has changed. The paths
 // in open are for everyone.
 func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error) {
 	file, err := watched.New(func() ([][sha256.Size]byte, error) {
@@ -55,33 +58,55 @@ func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error
 }
 
 // parse returns the hashes of the tokens in a file.
-func parse(text []byte) ([][sha256.Size]byte, error) {
-	var hashes [][sha256.Size]byte
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for number := 1; lines.Scan(); number++ {
-		token := strings.TrimSpace(lines.Text())
-		if token == "" || strings.HasPrefix(token, "#") {
-			continue
-		}
-		hash := sha256.Sum256([]byte(token))
-		if digits, ok := strings.CutPrefix(token, hashed); ok {
-			decoded, err := hex.DecodeString(digits)
-			if err != nil || len(decoded) != sha256.Size {
-				return nil, fmt.Errorf("line %d: want %s and %d hexadecimal digits", number, hashed, 2*sha256.Size)
-			}
-			hash = [sha256.Size]byte(decoded)
-		} else if len(token) < minTokenBytes || strings.ContainsAny(token, " \t") {
-			return nil, fmt.Errorf("line %d: want one token, of %d characters or more", number, minTokenBytes)
-		}
-		hashes = append(hashes, hash)
-	}
-	if err := lines.Err(); err != nil {
+func parse(file []byte) ([][sha256.Size]byte, error) {
+	text, err := textfile.Decode(file)
+	if err != nil {
 		return nil, err
+	}
+	var hashes [][sha256.Size]byte
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		hash, there, err := parseLine(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		if there {
+			hashes = append(hashes, hash)
+		}
 	}
 	if len(hashes) == 0 {
 		return nil, errors.New("there is no token in it, so nobody could come in")
 	}
 	return hashes, nil
+}
+
+// parseLine returns the hash of the token in a line, and whether there is one. No error shows a token.
+func parseLine(line string) (hash [sha256.Size]byte, there bool, err error) {
+	token := strings.TrimSpace(line)
+	if strings.Contains(token, "\r") {
+		return hash, false, errors.New("a carriage return alone ends no line: save the file with line ends of LF or CRLF")
+	}
+	if token == "" || strings.HasPrefix(token, "#") {
+		return hash, false, nil
+	}
+	if digits, ok := strings.CutPrefix(token, hashed); ok {
+		decoded, err := hex.DecodeString(digits)
+		if err != nil || len(decoded) != sha256.Size {
+			return hash, false, fmt.Errorf("want %s and %d hexadecimal digits", hashed, 2*sha256.Size)
+		}
+		return [sha256.Size]byte(decoded), true, nil
+	}
+	if err := bearer.Check(token); err != nil {
+		return hash, false, err
+	}
+	if len(token) < minTokenBytes {
+		return hash, false, fmt.Errorf("the token is too short: want %d characters or more", minTokenBytes)
+	}
+	if len(token) > maxTokenBytes {
+		return hash, false, fmt.Errorf("the token is too long: want %d characters or less", maxTokenBytes)
+	}
+	return sha256.Sum256([]byte(token)), true, nil
 }
 
 // Require returns a handler that answers requests without one of the tokens with UNAUTHENTICATED, in their

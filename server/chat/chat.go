@@ -122,10 +122,6 @@ func (c *chat) receive() error {
 	}
 }
 
-// encodedSlack is how much longer an encoded note may be than its text may: for its location, and for fields
-// that this contract does not know.
-const encodedSlack = 1 << 10
-
 // take returns a note as it is to be kept, unless it breaks a rule.
 func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
 	kept := notes.Note{Time: notes.Now()}
@@ -141,8 +137,8 @@ func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
 		return notes.Location{}, kept, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	err := validate.Note(&note)
-	if err == nil && maxText > 0 {
-		err = validate.Length(&note, len(encoded), maxText, maxText+encodedSlack)
+	if err == nil {
+		err = validate.Length(&note, len(encoded), maxText)
 	}
 	if err != nil {
 		return notes.Location{}, kept, err

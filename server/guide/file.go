@@ -3,12 +3,12 @@ package guide
 import (
 	"bytes"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/textfile"
+	"example.com/routeguide/server/internal/strictjson"
 	"example.com/routeguide/server/validate"
 )
 
@@ -26,73 +26,78 @@ func Default() ([]*routeguide.Feature, error) {
 	return Parse(embedded)
 }
 
-// entry is one feature in the file format of the gRPC tutorials.
-type entry struct {
-	Location *struct {
-		Latitude  int32 `json:"latitude"`
-		Longitude int32 `json:"longitude"`
-	} `json:"location"`
-	Name *string `json:"name"`
-}
-
-// Parse reads features in the file format of the gRPC tutorials: a JSON array of objects like
-// {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, with coordinates in E7 degrees. A
-// coordinate that is left out is 0, and an empty name is allowed and says that nothing is there.
-// An error names the entry that is wrong, counted from 1, and its line.
+// Parse reads features in the file formats of the gRPC tutorials: a JSON array of objects like
+// {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, with coordinates in E7 degrees, or an object that has
+// that array as its member "feature". A coordinate that is left out is 0, and an empty name is allowed and says that
+// nothing is there. A byte order mark is skipped. An error names the line that is wrong, and the entry, counted from 1.
 func Parse(file []byte) ([]*routeguide.Feature, error) {
-	decoder := json.NewDecoder(bytes.NewReader(file))
-	// A misspelled field must not silently move a place to 0, 0.
-	decoder.DisallowUnknownFields()
-	if token, err := decoder.Token(); err != nil || token != json.Delim('[') {
-		return nil, errors.New(`not a JSON array of features like {"location": {"latitude": 1, "longitude": 2}, "name": "..."}`)
+	text := bytes.TrimPrefix(file, []byte(textfile.BOM))
+	entries, err := parseEntries(text)
+	if err != nil {
+		line, err := lineOf(text, err)
+		return nil, fmt.Errorf("line %d: %w", line, err)
 	}
-	var features []*routeguide.Feature
-	for decoder.More() {
-		line := lineAt(file, decoder.InputOffset())
-		feature, err := parseEntry(decoder)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d (line %d): %w", len(features)+1, line, err)
+	features := make([]*routeguide.Feature, len(entries))
+	for i, entry := range entries {
+		if features[i], err = parseFeature(entry); err != nil {
+			line, err := lineOf(text, err)
+			return nil, fmt.Errorf("entry %d (line %d): %w", i+1, line, err)
 		}
-		features = append(features, feature)
-	}
-	if _, err := decoder.Token(); err != nil {
-		return nil, fmt.Errorf("after entry %d: the array does not end: %w", len(features), noEOF(err))
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("line %d: there is more after the array", lineAt(file, decoder.InputOffset()))
 	}
 	return features, nil
 }
 
-func parseEntry(decoder *json.Decoder) (*routeguide.Feature, error) {
-	var entry entry
-	if err := decoder.Decode(&entry); err != nil {
-		return nil, noEOF(err)
-	}
-	if entry.Location == nil {
-		return nil, errors.New("location is missing")
-	}
-	if entry.Name == nil {
-		return nil, errors.New(`name is missing (it may be "")`)
-	}
-	location := &routeguide.Point{Latitude: entry.Location.Latitude, Longitude: entry.Location.Longitude}
-	if err := validate.Point("location", location); err != nil {
+// parseEntries returns the elements of the array, in either form of file.
+func parseEntries(text []byte) ([]strictjson.Value, error) {
+	value, err := strictjson.Parse(text)
+	if err != nil {
 		return nil, err
 	}
-	return &routeguide.Feature{Name: *entry.Name, Location: location}, nil
-}
-
-// noEOF says what an io.EOF means inside of a file: its end was not expected there.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+	if !value.IsObject() {
+		return value.Array()
 	}
-	return err
+	members, err := value.Object("feature")
+	if err != nil {
+		return nil, err
+	}
+	list, there := members["feature"]
+	if !there {
+		return nil, value.Errorf(`want an array of features like {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, or {"feature": [...]}`)
+	}
+	return list.Array()
 }
 
-// lineAt returns the line of what follows offset, white space and commas aside.
-func lineAt(file []byte, offset int64) int {
-	rest := file[offset:]
-	next := len(rest) - len(bytes.TrimLeft(rest, " \t\r\n,"))
-	return 1 + bytes.Count(file[:int(offset)+next], []byte("\n"))
+func parseFeature(entry strictjson.Value) (*routeguide.Feature, error) {
+	members, err := entry.Object("location", "name")
+	if err != nil {
+		return nil, err
+	}
+	location, there := members["location"]
+	if !there {
+		return nil, entry.Errorf("location is missing")
+	}
+	name, there := members["name"]
+	if !there {
+		return nil, entry.Errorf(`name is missing (it may be "")`)
+	}
+	text, err := name.Text()
+	if err != nil {
+		return nil, err
+	}
+	coordinates, err := location.Int32s("latitude", "longitude")
+	if err != nil {
+		return nil, err
+	}
+	point := &routeguide.Point{Latitude: coordinates[0], Longitude: coordinates[1]}
+	return &routeguide.Feature{Name: text, Location: point}, location.At(validate.Point("location", point))
+}
+
+// lineOf returns the line in which something is wrong, and what is.
+func lineOf(text []byte, err error) (int, error) {
+	line := 1
+	if wrong, ok := errors.AsType[*strictjson.Error](err); ok {
+		line += bytes.Count(text[:wrong.Offset], []byte("\n"))
+		err = wrong.Err
+	}
+	return line, err
 }

@@ -142,19 +142,29 @@ func TestParseNamesTheEntryThatIsWrong(t *testing.T) {
 	t.Parallel()
 	const good = `{"location": {"latitude": 1, "longitude": 2}, "name": "x"}`
 	for name, test := range map[string]struct{ file, want string }{
-		"empty file":       {``, "not a JSON array"},
-		"not an array":     {`{"location": {}}`, "not a JSON array"},
+		"empty file":       {``, "line 1: unexpected end of JSON input"},
+		"not an array":     {`{"location": {}}`, `line 1: "location" is unknown here: want feature`},
+		"another list":     {"\n" + `{"features": [` + good + "]}", `line 2: "features" is unknown here: want feature`},
+		"no list":          {`{}`, "line 1: want an array of features like"},
+		"no array in it":   {`{"feature": ` + good + "}", "line 1: feature: want an array"},
+		"two lists":        {`{"feature": [], "feature": []}`, "line 1: feature: it is there twice"},
+		"another case":     {`[{"location": {}, "Name": "x"}]`, `entry 1 (line 1): "Name" is unknown here: want location, name`},
+		"a name twice":     {`[{"location": {}, "name": "x", "name": "y"}]`, "entry 1 (line 1): name: it is there twice"},
+		"a null":           {`[{"location": {"latitude": null}, "name": "x"}]`, "entry 1 (line 1): location.latitude: null"},
+		"UTF-16":           {"\xff\xfe[\x00]\x00", "line 1: it begins with a byte order mark of UTF-16"},
+		"not UTF-8":        {"[\n" + `{"location": {}, "name": "` + "\xfc" + `"}]`, "line 2: this is not UTF-8"},
+		"half a character": {`[{"location": {}, "name": "\ud800"}]`, `line 1: \ud800 is half`},
 		"no location":      {"[" + good + ",\n\n" + `{"name": "x"}]`, "entry 2 (line 3): location is missing"},
 		"no name":          {"[\n" + `{"location": {}}]`, "entry 1 (line 2): name is missing"},
-		"misspelled":       {`[{"location": {"lat": 1}, "name": "x"}]`, `entry 1 (line 1): json: unknown field "lat"`},
+		"misspelled":       {`[{"location": {"lat": 1}, "name": "x"}]`, `entry 1 (line 1): "location.lat" is unknown here: want latitude, longitude`},
 		"not on Earth":     {"[" + good + "," + `{"location": {"latitude": 900000001}, "name": "x"}]`, "entry 2 (line 1): location.latitude: 900000001"},
 		"not a number":     {`[{"location": {"latitude": "1"}, "name": "x"}]`, "entry 1"},
 		"too large":        {`[{"location": {"latitude": 3000000000}, "name": "x"}]`, "entry 1"},
-		"broken off":       {"[" + good + ",\n{", "entry 2 (line 2): unexpected EOF"},
-		"without an end":   {"[" + good, "after entry 1: the array does not end"},
-		"more afterwards":  {"[" + good + "]\n[]", "line 2: there is more after the array"},
-		"without a comma":  {"[" + good + good + "]", "entry 2"},
-		"an entry is null": {"[null]", "entry 1 (line 1): location is missing"},
+		"broken off":       {"[" + good + ",\n{", "line 2: unexpected end of JSON input"},
+		"without an end":   {"[" + good, "line 1: unexpected end of JSON input"},
+		"more afterwards":  {"[" + good + "]\n[]", "line 2: invalid character '[' after top-level value"},
+		"without a comma":  {"[" + good + good + "]", "line 1: invalid character '{' after array element"},
+		"an entry is null": {"[null]", "entry 1 (line 1): want an object, not null"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -166,14 +176,25 @@ func TestParseNamesTheEntryThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestParseTakesTheStockFormat(t *testing.T) {
+// The tutorials of Go and of Java have the same features in different forms of file.
+func TestParseTakesBothStockFormats(t *testing.T) {
 	t.Parallel()
-	features, err := guide.Parse([]byte(`[{"location": {"latitude": 1, "longitude": 2}, "name": "x"}, {"location": {}, "name": ""}]`))
-	if err != nil || len(features) != 2 {
-		t.Fatalf("got %v, %v", features, err)
-	}
-	if guide := guide.New(features); guide.Len() != 1 || guide.Feature(point(1, 2)).GetName() != "x" {
-		t.Errorf("a guide to %v has %d features", features, guide.Len())
+	const list = `[{"location": {"latitude": 1, "longitude": 2}, "name": "x"}, {"location": {}, "name": ""}]`
+	for name, file := range map[string]string{
+		"an array":               list,
+		"an object":              `{"feature": ` + list + `}`,
+		"an array after a BOM":   "\xef\xbb\xbf" + list,
+		"an object after a BOM":  "\xef\xbb\xbf" + `{"feature": ` + list + `}`,
+		"lines that end with CR": strings.ReplaceAll(list, " ", "\r"),
+	} {
+		features, err := guide.Parse([]byte(file))
+		if err != nil || len(features) != 2 {
+			t.Errorf("%s: got %v, %v", name, features, err)
+			continue
+		}
+		if guide := guide.New(features); guide.Len() != 1 || guide.Feature(point(1, 2)).GetName() != "x" {
+			t.Errorf("%s: a guide to %v has %d features", name, features, guide.Len())
+		}
 	}
 }
 

@@ -2,13 +2,11 @@ package h2c
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"os"
 
+	"example.com/routeguide/internal/pemfile"
 	"example.com/routeguide/server/internal/watched"
 )
 
@@ -41,7 +39,7 @@ func (f *TLSFiles) Config(logger *slog.Logger) (*tls.Config, error) {
 }
 
 func (f *TLSFiles) load() (*tls.Config, error) {
-	certificate, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+	certificate, err := pemfile.Pair(f.Certificate, f.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +57,9 @@ func (f *TLSFiles) load() (*tls.Config, error) {
 		NextProtos: []string{"h2", "http/1.1"},
 	}
 	if f.ClientCA != "" {
-		pem, err := os.ReadFile(f.ClientCA)
-		if err != nil {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		if config.ClientCAs, err = pemfile.Pool(f.ClientCA); err != nil {
 			return nil, err
-		}
-		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-		if !config.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: there is no certificate in it", f.ClientCA)
 		}
 	}
 	return config, nil

@@ -58,13 +58,20 @@ func Note(note *routeguide.RouteNote) error {
 	return Point("location", note.GetLocation())
 }
 
-// Length returns an [*Error] if the text of note is longer than maxText bytes, or all of it, which is size
-// bytes long as it came, longer than maxSize.
-func Length(note *routeguide.RouteNote, size, maxText, maxSize int) error {
+// encodedSlack is how much longer an encoded note may be than its text may, in bytes: for its location, and for fields
+// that this contract does not know.
+const encodedSlack = 1 << 10
+
+// Length returns an [*Error] if the text of note is longer than maxText bytes, or all of it, which is size bytes long as
+// it came, longer than that and 1 KiB. A maxText of 0 is no bound.
+func Length(note *routeguide.RouteNote, size, maxText int) error {
+	if maxText == 0 {
+		return nil
+	}
 	if length := len(note.GetMessage()); length > maxText {
 		return &Error{Field: "message", Rule: fmt.Sprintf("is %d bytes long: at most %d are allowed", length, maxText)}
 	}
-	if size > maxSize {
+	if maxSize := maxText + encodedSlack; size > maxSize {
 		return &Error{Field: "message", Rule: fmt.Sprintf("comes in a note of %d bytes: at most %d are allowed, unknown fields included", size, maxSize)}
 	}
 	return nil

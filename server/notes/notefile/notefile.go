@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync"
 
+	"example.com/routeguide/internal/textfile"
 	"example.com/routeguide/server/notes"
 )
 
@@ -48,7 +49,8 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 }
 
 // Import adds the notes of a file to a store, with their times, in the order of the file, which must
-// have the notes of a location together. Empty lines are passed over. An error names the line.
+// have the notes of a location together. Empty lines are passed over. Each other line must keep the rules of
+// RouteChat, with texts of up to maxText bytes; 0 is no bound. An error names the line, and the byte within it.
 //
 // It can be repeated, after a crash too: a note that is in the log of its location already, with the
 // same time and to the byte the same, is not added again. Should it find such a note after one that it
@@ -58,9 +60,9 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 //
 // Progress, unless it is nil, is called with the number of notes read so far. Import returns how many
 // it has added, and how many were there.
-func Import(ctx context.Context, store notes.Store, from io.Reader, progress func(notes int)) (added, there int, err error) {
+func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int, progress func(notes int)) (added, there int, err error) {
 	ahead := newAhead()
-	importer := importer{store: store, seed: maphash.MakeSeed(), ahead: ahead}
+	importer := importer{store: store, maxText: maxText, seed: maphash.MakeSeed(), ahead: ahead}
 	lines := bufio.NewReaderSize(from, 1<<16)
 	number := 0
 	for end := false; !end && err == nil; {
@@ -70,18 +72,20 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, progress fun
 			err = nil
 		}
 		number++
-		if err == nil && len(bytes.TrimSpace(text)) > 0 {
-			err = importer.add(ctx, text)
+		if number == 1 && bytes.HasPrefix(text, []byte(textfile.BOM)) {
+			copy(text, "   ") // Bytes are still counted as they are in the file.
 		}
-		if err == nil {
+		if err == nil && len(bytes.TrimSpace(text)) > 0 {
+			err = importer.add(ctx, number, text)
+		}
+		if err != nil {
+			err = fmt.Errorf("line %d: %w", number, err)
+		} else {
 			err = ahead.failed()
 		}
 		if progress != nil && number%1000 == 0 {
 			progress(number)
 		}
-	}
-	if err != nil {
-		err = fmt.Errorf("line %d: %w", number, err)
 	}
 	kept, failure := ahead.wait()
 	if err == nil && failure != nil {
@@ -92,20 +96,21 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, progress fun
 
 // importer adds notes that are not there.
 type importer struct {
-	store notes.Store
-	seed  maphash.Seed
-	ahead *ahead
-	at    notes.Location
-	known map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
-	newer bool           // a note was added there
-	there int
+	store   notes.Store
+	maxText int // bytes; 0 is no bound
+	seed    maphash.Seed
+	ahead   *ahead
+	at      notes.Location
+	known   map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
+	newer   bool           // a note was added there
+	there   int
 }
 
 var errOrder = errors.New("this note is there already, and one before it was not: a former import was refused some notes, " +
 	"and their order cannot be kept; import into another store")
 
-func (i *importer) add(ctx context.Context, text []byte) error {
-	at, note, err := unmarshal(text)
+func (i *importer) add(ctx context.Context, number int, text []byte) error {
+	at, note, err := unmarshal(text, i.maxText)
 	if err != nil {
 		return err
 	}
@@ -123,7 +128,7 @@ func (i *importer) add(ctx context.Context, text []byte) error {
 		return nil
 	}
 	i.newer = true
-	return i.ahead.append(ctx, i.store, at, note)
+	return i.ahead.append(ctx, i.store, at, note, number)
 }
 
 // know reads what is at a location.
@@ -162,19 +167,19 @@ func newAhead() *ahead {
 	return &ahead{room: make(chan struct{}, maxAhead)}
 }
 
-func (a *ahead) append(ctx context.Context, store notes.Store, at notes.Location, note notes.Note) error {
+func (a *ahead) append(ctx context.Context, store notes.Store, at notes.Location, note notes.Note, number int) error {
 	select {
 	case a.room <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	a.way.Add(1)
-	store.Append(ctx, at, note, notes.Ticket{Owner: a})
+	store.Append(ctx, at, note, notes.Ticket{Owner: a, Number: uint64(number)})
 	return nil
 }
 
 // Settle implements [notes.Owner].
-func (a *ahead) Settle(_ uint64, _ notes.Position, err error) {
+func (a *ahead) Settle(number uint64, _ notes.Position, err error) {
 	defer a.way.Done()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -182,7 +187,7 @@ func (a *ahead) Settle(_ uint64, _ notes.Position, err error) {
 	if err == nil {
 		a.kept++
 	} else if a.err == nil {
-		a.err = err
+		a.err = fmt.Errorf("line %d: %w", number, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"example.com/routeguide/server/notes"
@@ -17,6 +18,7 @@ import (
 // A Socket lets other processes of the same user read a store that only one process can have open. It
 // is an HTTP server on a socket in the file system.
 type Socket struct {
+	path   string
 	server *http.Server
 	served chan error
 }
@@ -29,7 +31,7 @@ func NewSocket(ctx context.Context, path string, store notes.Store) (*Socket, er
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	listener, err := listen(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +54,7 @@ func NewSocket(ctx context.Context, path string, store notes.Store) (*Socket, er
 		}
 	})
 	socket := &Socket{
+		path:   path,
 		server: &http.Server{Handler: mux, ReadHeaderTimeout: socketTimeout},
 		served: make(chan error, 1),
 	}
@@ -65,7 +68,47 @@ func (s *Socket) Close() error {
 	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
+	if removed := os.Remove(s.path); !errors.Is(removed, os.ErrNotExist) {
+		err = errors.Join(err, removed)
+	}
 	return err
+}
+
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	var listener net.Listener
+	err := withAddress(path, func(address string) (err error) {
+		listener, err = (&net.ListenConfig{}).Listen(ctx, "unix", address)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if unix, ok := listener.(*net.UnixListener); ok {
+		unix.SetUnlinkOnClose(false) // The address may mean another file by then. Close removes the socket.
+	}
+	return listener, nil
+}
+
+// maxAddress is how long the address of a socket may be on any system, in bytes: the least of sun_path, with a zero
+// byte at its end.
+const maxAddress = 103
+
+// withAddress calls use with an address of the socket at path, which is good for as long as that takes. A path that is
+// too long for an address is shortened by way of a descriptor of its folder, as Linux has it in /proc.
+func withAddress(path string, use func(address string) error) error {
+	if len(path) <= maxAddress {
+		return use(path)
+	}
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	descriptor := fmt.Sprintf("/proc/self/fd/%d", folder.Fd())
+	if _, err := os.Stat(descriptor); err != nil {
+		return fmt.Errorf("%s: a socket can have a path of %d bytes at most here: %w", path, maxAddress, err)
+	}
+	return use(filepath.Join(descriptor, filepath.Base(path)))
 }
 
 // ExportFrom is [Export] for the store behind the socket at path.
@@ -85,8 +128,12 @@ func CountFrom(ctx context.Context, path string) (stats Stats, err error) {
 }
 
 func get(ctx context.Context, path, what string, read func(io.Reader) error) error {
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (connection net.Conn, err error) {
+		err = withAddress(path, func(address string) (err error) {
+			connection, err = (&net.Dialer{}).DialContext(ctx, "unix", address)
+			return err
+		})
+		return connection, err
 	}}
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://store"+what, nil)

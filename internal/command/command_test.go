@@ -1,0 +1,103 @@
+package command_test
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/routeguide/internal/command"
+)
+
+// grammar has a flag of each type that commands have, at the top and in a command.
+type grammar struct {
+	Size    int           `default:"7"`
+	Share   float64       `default:"0.5"`
+	Switch  bool          ``
+	Name    string        `default:"somewhere"`
+	Kind    string        `default:"a" enum:"a,b"`
+	Keep    time.Duration `default:"1h"`
+	Level   slog.Level    `default:"info"`
+	Origins []string      ``
+	Do      struct {
+		More int `default:"3"`
+	} `cmd:"" default:"withargs"`
+}
+
+func parse(args ...string) (grammar, error) {
+	var flags grammar
+	_, err := command.Parse(&flags, "test", "", nil, args, io.Discard, io.Discard)
+	return flags, err
+}
+
+func TestParseTakesAnEmptyEnvironmentVariableAsNotSet(t *testing.T) {
+	for _, name := range []string{"SIZE", "SHARE", "SWITCH", "NAME", "KIND", "KEEP", "LEVEL", "ORIGINS", "MORE"} {
+		t.Setenv("ROUTEGUIDE_"+name, "")
+	}
+	flags, err := parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flags.Size != 7 || flags.Share != 0.5 || flags.Switch || flags.Name != "somewhere" || flags.Kind != "a" ||
+		flags.Keep != time.Hour || flags.Level != slog.LevelInfo || len(flags.Origins) != 0 || flags.Do.More != 3 {
+		t.Errorf("got %+v, want the defaults", flags)
+	}
+	// What is set counts still, and so does an argument that is empty.
+	t.Setenv("ROUTEGUIDE_SIZE", "8")
+	if flags, err := parse("--name="); err != nil || flags.Size != 8 || flags.Name != "" {
+		t.Errorf("got %+v, %v", flags, err)
+	}
+	if _, err := parse("--keep="); err == nil {
+		t.Error("an empty argument is a duration")
+	}
+	var help strings.Builder
+	if _, err := command.Parse(&grammar{}, "test", "", nil, []string{"--help"}, &help, io.Discard); !errors.Is(err, command.ErrHelp) {
+		t.Errorf("got %v, want help", err)
+	}
+	if !strings.Contains(help.String(), "ROUTEGUIDE_KEEP") {
+		t.Errorf("the help does not mention a variable that is empty:\n%s", &help)
+	}
+}
+
+func TestParseDurationsWithDays(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"0": 0, "0d": 0, "7d": 7 * day, "1d12h": 36 * time.Hour, "1d0.5s": day + 500*time.Millisecond, "90m": 90 * time.Minute,
+		"-1d12h": -36 * time.Hour, "-1s": -time.Second, "1.5h": 90 * time.Minute, "65535d": 65535 * day,
+	} {
+		if flags, err := parse("--keep=" + text); err != nil || flags.Keep != want {
+			t.Errorf("%q: got %v, %v, want %v", text, flags.Keep, err, want)
+		}
+	}
+	for _, text := range []string{"7", "d", "d1h", "1h1d", "1d2d", "1.5d", "1d-1h", "1d+1h", "--1d", "-", "7D", "7 d", "1d1", "nand", "65536d", "65535d2000000h", "1w"} {
+		_, err := parse("--keep=" + text)
+		var usage *command.UsageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--keep: ") || !strings.Contains(err.Error(), "is not a duration") {
+			t.Errorf("%q: got %v, want a usage error", text, err)
+		}
+	}
+	if flags, err := parse("--keep=" + time.Duration(math.MaxInt64).String()); err != nil || flags.Keep != math.MaxInt64 {
+		t.Errorf("got %v, %v, want the longest duration", flags.Keep, err)
+	}
+}
+
+func TestParseLogLevelsInAnyCase(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]slog.Level{
+		"debug": slog.LevelDebug, "Debug": slog.LevelDebug, "INFO": slog.LevelInfo, "Warn": slog.LevelWarn,
+		"warning": slog.LevelWarn, "WARNING": slog.LevelWarn, "Error": slog.LevelError, "info+2": slog.LevelInfo + 2,
+	} {
+		if flags, err := parse("--level=" + text); err != nil || flags.Level != want {
+			t.Errorf("%q: got %v, %v, want %v", text, flags.Level, err, want)
+		}
+	}
+	_, err := parse("--level=loud")
+	var usage *command.UsageError
+	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--level: want debug, info, warn (or warning) or error") {
+		t.Errorf("got %v, want a usage error that says what there is", err)
+	}
+}
