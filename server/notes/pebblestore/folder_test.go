@@ -77,6 +77,36 @@ func TestStoreIsUnavailableWhileItsFolderIsAway(t *testing.T) {
 	}
 }
 
+func TestNoteWhoseFolderGoesWhileItIsSyncedIsOfUnknownFate(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "notes")
+	var armed atomic.Bool
+	disk := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		syncing := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData
+		if syncing && strings.HasSuffix(op.Path, ".log") && armed.CompareAndSwap(true, false) {
+			rename(t, dir, dir+".away")
+		}
+		return nil
+	}))
+	health := make(chan error, 10)
+	store := open(t, pebblestore.Options{Dir: dir, FS: disk, Health: func(err error) { health <- err }})
+	armed.Store(true)
+	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("a")}); !errors.Is(err, notes.ErrUnknown) {
+		t.Errorf("got %v, want notes.ErrUnknown", err)
+	}
+	if err := <-health; !errors.Is(err, notes.ErrUnavailable) {
+		t.Errorf("health is %v, want notes.ErrUnavailable", err)
+	}
+	rename(t, dir+".away", dir)
+	if err := <-health; err != nil {
+		t.Errorf("health is %v with the folder back", err)
+	}
+	checkLength(t, store, 1)
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The folder goes just when the engine makes a file there: it waits, and so no note is lost.
 func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
 	t.Parallel()
