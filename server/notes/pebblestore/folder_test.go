@@ -134,6 +134,9 @@ func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
 					note := notes.Note{Time: 1, Encoded: []byte(text(0, i) + padding)}
 					_, err := notes.Append(t.Context(), store, notes.Location{}, note)
 					fates[text(0, i)] = err
+					if err != nil {
+						return
+					}
 					select {
 					case <-over:
 						return
