@@ -124,7 +124,7 @@ func (c *chat) receive() error {
 
 // take returns a note as it is to be kept, unless it breaks a rule.
 func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
-	kept := notes.Note{Time: notes.Now()}
+	kept := notes.Note{Time: c.host.clock.now()}
 	maxText := c.host.options.MaxText
 	if maxText == 0 || len(encoded) <= maxText {
 		if latitude, longitude, ok := validate.EncodedNote(encoded); ok {

@@ -35,6 +35,9 @@ type Options struct {
 	// StallTimeout is how long a client may take to take 32 KiB that wait for it, or less if less do. A
 	// chat whose client takes longer is reset. One that is merely silent is not.
 	StallTimeout time.Duration
+	// Now is the machine's clock, in nanoseconds since 1970; without it, [notes.Now]. A note gets its time,
+	// or the time of the note before, from any chat of the host, if that is later.
+	Now func() int64
 }
 
 // A Host holds the chats of a server. Its methods may be called concurrently.
@@ -42,6 +45,7 @@ type Host struct {
 	options Options
 	watch   *watch // nil if nothing is watched
 	hurried chan struct{}
+	clock   clock
 	counts  counts
 
 	mu    sync.Mutex // guards chats
@@ -53,7 +57,10 @@ func NewHost(options Options) *Host {
 	if options.MaxPending == 0 {
 		options.MaxPending = DefaultMaxPending
 	}
-	host := &Host{options: options, hurried: make(chan struct{}), chats: make(map[*chat]struct{})}
+	if options.Now == nil {
+		options.Now = notes.Now
+	}
+	host := &Host{options: options, clock: clock{machine: options.Now}, hurried: make(chan struct{}), chats: make(map[*chat]struct{})}
 	if options.StallTimeout > 0 {
 		host.watch = startWatch(host)
 	}

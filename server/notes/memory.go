@@ -161,9 +161,9 @@ func (s *memoryShard) locations() ([]Location, error) {
 }
 
 func (m *memory) Forget(ctx context.Context, before int64) (int, error) {
-	count := 0
+	count, now := 0, Now()
 	for i := range m.shards {
-		forgotten, err := m.shards[i].forget(before)
+		forgotten, err := m.shards[i].forget(before, now)
 		count += forgotten
 		if err == nil {
 			err = ctx.Err()
@@ -175,7 +175,7 @@ func (m *memory) Forget(ctx context.Context, before int64) (int, error) {
 	return count, nil
 }
 
-func (s *memoryShard) forget(before int64) (int, error) {
+func (s *memoryShard) forget(before, now int64) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -183,12 +183,11 @@ func (s *memoryShard) forget(before int64) (int, error) {
 	}
 	count := 0
 	for at, log := range s.logs {
-		old := slices.IndexFunc(log.notes, func(note Note) bool { return note.Time >= before })
-		switch {
-		case old == 0:
+		old := countOld(log.notes, before, now)
+		switch old {
+		case 0:
 			continue
-		case old < 0:
-			old = len(log.notes)
+		case len(log.notes):
 			delete(s.logs, at)
 		default:
 			// A slice of it would keep the old notes alive.
@@ -202,6 +201,21 @@ func (s *memoryShard) forget(before int64) (int, error) {
 		count += old
 	}
 	return count, nil
+}
+
+// countOld returns how many notes at the start of a log are to be forgotten.
+func countOld(log []Note, before, now int64) int {
+	count := 0
+	for i := range log {
+		switch AgeOf(log[i].Time, before, now) {
+		case Old:
+			count = i + 1
+		case Young:
+			return count
+		case Future:
+		}
+	}
+	return count
 }
 
 func (m *memory) Close() error {

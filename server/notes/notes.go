@@ -54,6 +54,30 @@ func Now() int64 {
 	return time.Now().UnixNano()
 }
 
+// An Age is what [Store.Forget] asks of a note.
+type Age int
+
+// A note is Old if it came in before the time that Forget was given, Future if it is dated in the future,
+// and else Young.
+const (
+	Young Age = iota
+	Old
+	Future
+)
+
+// AgeOf returns the age of a note that came in at a time, for a Forget that removes what came in before
+// another, at the present time now.
+func AgeOf(time, before, now int64) Age {
+	switch {
+	case time < before:
+		return Old
+	case time > now:
+		return Future
+	default:
+		return Young
+	}
+}
+
 // A Span is a part of a log: the notes whose positions are greater than After and at most Upto.
 type Span struct {
 	After, Upto Position
@@ -109,8 +133,9 @@ type Store interface {
 	// pair may carry an error, and then no location.
 	Locations(ctx context.Context) iter.Seq2[Location, error]
 
-	// Forget removes, from the start of each log, the notes that came in before a time, up to the
-	// first one that did not. It returns how many it removed. Other calls go on meanwhile, and
+	// Forget removes the start of each log: the longest one that ends with a note that came in before
+	// a time, and in which every note did, or is dated in the future. So a wrong clock does not keep
+	// what is behind its notes. It returns how many it removed. Other calls go on meanwhile, and
 	// space is freed in the background. Several may forget at once.
 	Forget(ctx context.Context, before int64) (count int, err error)
 

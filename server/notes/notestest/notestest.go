@@ -47,6 +47,8 @@ func Run(t *testing.T, open Opener) {
 		"a range ends with its context":                      cancelled,
 		"each location with notes is listed once":            locations,
 		"what is forgotten is the old start of each log":     forget,
+		"a note from the future holds up no old ones":        forgetFuture,
+		"a long log from the future holds up no old ones":    forgetLongFuture,
 		"a position is never given twice":                    positions,
 		"notes can be forgotten while others write and read": forgetMeanwhile,
 		"use after Close is an error":                        closed,
@@ -368,6 +370,98 @@ func forget(t *testing.T, store notes.Store) {
 	last := add(t, store, old, "7777777")
 	check(t, read(t, store, old, notes.Span{Upto: last}), "7777777")
 	check(t, read(t, store, mixed, notes.Span{Upto: notes.Everything.Upto, Newest: 2}), "3", "666666")
+}
+
+// fill appends a note for each character of a log: o is an old one, f one that is dated in the future, and y
+// one that is neither.
+func fill(t *testing.T, store notes.Store, at notes.Location, log string) {
+	t.Helper()
+	owner := &receipts{positions: make(map[uint64]notes.Position)}
+	owner.settled.Add(len(log))
+	for i, age := range []byte(log) {
+		time := map[byte]int64{'o': 1, 'y': 1000, 'f': math.MaxInt64 / 2}[age]
+		note := notes.Note{Time: time, Encoded: []byte{age}}
+		store.Append(t.Context(), at, note, notes.Ticket{Owner: owner, Number: uint64(i)})
+	}
+	owner.settled.Wait()
+	if err := errors.Join(owner.errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ages returns the log that fill has made, or what is left of it.
+func ages(t *testing.T, store notes.Store, at notes.Location) string {
+	t.Helper()
+	var log []byte
+	for _, note := range read(t, store, at, notes.Everything) {
+		log = append(log, note.Encoded...)
+	}
+	return string(log)
+}
+
+func forgetFuture(t *testing.T, store notes.Store) {
+	logs := []struct{ log, left string }{
+		{"foooooo", ""},
+		{"foooy", "y"},
+		{"f", "f"},
+		{"ff", "ff"},
+		{"fy", "fy"},
+		{"fyo", "fyo"},
+		{"ofy", "fy"},
+		{"offfff", "fffff"},
+		{"ofoffoyo", "yo"},
+		{"yfo", "yfo"},
+		{"ffffffo", ""},
+	}
+	want, before := 0, make([]notes.Position, len(logs))
+	for i, test := range logs {
+		at := notes.Location{Latitude: int32(i)}
+		fill(t, store, at, test.log)
+		log := read(t, store, at, notes.Everything)
+		before[i] = log[len(log)-1].Position
+		want += len(test.log) - len(test.left)
+	}
+	for again := range 2 {
+		if count, err := store.Forget(t.Context(), 1000); count != want || err != nil {
+			t.Errorf("Forget %d: got %d, %v, want %d", again, count, err, want)
+		}
+		for i, test := range logs {
+			if got := ages(t, store, notes.Location{Latitude: int32(i)}); got != test.left {
+				t.Errorf("of %q, %q is left, want %q", test.log, got, test.left)
+			}
+		}
+		want = 0
+	}
+	for i := range logs {
+		if position := add(t, store, notes.Location{Latitude: int32(i)}, "a"); position <= before[i] {
+			t.Errorf("position %d is given after %d", position, before[i])
+		}
+	}
+}
+
+// forgetLongFuture has logs that are longer than what a store looks at or forgets at once.
+func forgetLongFuture(t *testing.T, store notes.Store) {
+	const long = 17_000
+	future := strings.Repeat("f", long)
+	logs := []struct{ log, left string }{
+		{future + "oy", "y"},
+		{"o" + future, future},
+		{future + "yo", future + "yo"},
+		{strings.Repeat("fo", long/2) + "ff", "ff"},
+	}
+	want := 0
+	for i, test := range logs {
+		fill(t, store, notes.Location{Latitude: int32(i)}, test.log)
+		want += len(test.log) - len(test.left)
+	}
+	if count, err := store.Forget(t.Context(), 1000); count != want || err != nil {
+		t.Errorf("Forget: got %d, %v, want %d", count, err, want)
+	}
+	for i, test := range logs {
+		if got := ages(t, store, notes.Location{Latitude: int32(i)}); got != test.left {
+			t.Errorf("log %d has %d notes left, want %d", i, len(got), len(test.left))
+		}
+	}
 }
 
 func positions(t *testing.T, store notes.Store) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,14 @@ func (c *committer) commit(group []work) {
 	}
 	for i := range group {
 		c.recent.add(group[i].at, group[i].note)
+	}
+	if err := c.room.folder.look(); err != nil {
+		// They are in the folder that was opened, wherever it is.
+		err = fmt.Errorf("%w: %w", notes.ErrUnknown, err)
+		for i := range group {
+			group[i].ticket.Settle(0, err)
+		}
+		return
 	}
 	for i := range group {
 		group[i].ticket.Settle(group[i].note.Position, nil)

@@ -244,6 +244,56 @@ func TestACommitWaitsForAFullDisk(t *testing.T) {
 	}
 }
 
+// A quota, or a lack of inodes: the disk refuses writes, and says all the while that it has room.
+func TestStoreGoesOnAfterAQuota(t *testing.T) {
+	t.Parallel()
+	for _, refusal := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		t.Run(refusal.Error(), func(t *testing.T) {
+			t.Parallel()
+			var refusing atomic.Bool
+			refused := make(chan struct{}, 1000)
+			disk := &smallDisk{}
+			disk.avail.Store(1 << 30)
+			disk.FS = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if refusing.Load() && (op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpCreate) {
+					refused <- struct{}{}
+					return refusal
+				}
+				return nil
+			}))
+			health := make(chan error, 10)
+			store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk, Health: func(err error) { health <- err }})
+			refusing.Store(true)
+			note := notes.Note{Time: 1, Encoded: []byte("a")}
+			settled := make(chan error, 1)
+			go func() {
+				_, err := notes.Append(t.Context(), store, notes.Location{}, note)
+				settled <- err
+			}()
+			if err := <-health; !errors.Is(err, notes.ErrNoRoom) || !strings.Contains(err.Error(), "quota") {
+				t.Errorf("health is %v, want notes.ErrNoRoom and a word of a quota", err)
+			}
+			for range 3 {
+				<-refused // It is tried again and again.
+			}
+			if _, err := notes.Append(t.Context(), store, notes.Location{}, note); !errors.Is(err, notes.ErrNoRoom) {
+				t.Errorf("a further note gets %v, want notes.ErrNoRoom", err)
+			}
+			refusing.Store(false)
+			if err := <-settled; err != nil {
+				t.Errorf("with room again, the note gets %v", err)
+			}
+			if err := <-health; err != nil {
+				t.Errorf("health is %v with room", err)
+			}
+			checkLength(t, store, 1)
+			if err := store.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // smallDisk is a file system that says how much room it has.
 type smallDisk struct {
 	vfs.FS

@@ -23,31 +23,44 @@ const (
 
 // oldNotes is the start of a log that is to be erased.
 type oldNotes struct {
-	at       notes.Location
-	few      []notes.Position // all of them, if they are few
-	count    int
-	bytes    int
-	from, to notes.Position // the first and the last
+	at   notes.Location
+	from notes.Position   // of the first note
+	few  []notes.Position // of all notes, if they are few
+	last notes.Position   // of the last note that is old
+
+	count, bytes int // of the notes up to the last old one
+	// future and futureBytes are of the notes behind it. They go if an old one is behind them.
+	future, futureBytes int
 }
 
-func (o *oldNotes) add(position notes.Position, bytes int) {
-	o.bytes += bytes
-	if o.count == 0 {
+func (o *oldNotes) add(position notes.Position, bytes int, age notes.Age) {
+	looked := o.count + o.future
+	if looked == 0 {
 		o.from = position
 	}
-	o.to = position
-	o.count++
-	if o.count <= fewNotes {
+	if looked == len(o.few) && looked < fewNotes {
 		o.few = append(o.few, position)
+	}
+	o.future++
+	o.futureBytes += bytes
+	if age == notes.Old {
+		o.last = position
+		o.count, o.bytes = o.count+o.future, o.bytes+o.futureBytes
+		o.future, o.futureBytes = 0, 0
 	}
 }
 
-// erase adds to a batch what erases the notes.
+// rest returns what is left when the notes up to the last old one are erased.
+func (o *oldNotes) rest() oldNotes {
+	return oldNotes{at: o.at, from: o.last + 1, future: o.future, futureBytes: o.futureBytes}
+}
+
+// erase adds to a batch what erases the notes up to the last old one.
 func (o *oldNotes) erase(batch *pebble.Batch) error {
-	if o.count > fewNotes {
-		return batch.DeleteRange(appendKey(nil, o.at, o.from), appendKey(nil, o.at, o.to+1), nil)
+	if o.count > len(o.few) {
+		return batch.DeleteRange(appendKey(nil, o.at, o.from), appendKey(nil, o.at, o.last+1), nil)
 	}
-	for _, position := range o.few {
+	for _, position := range o.few[:o.count] {
 		if err := batch.Delete(appendKey(nil, o.at, position), nil); err != nil {
 			return err
 		}
@@ -58,11 +71,11 @@ func (o *oldNotes) erase(batch *pebble.Batch) error {
 // Forget implements [notes.Store]. It looks at the first notes of every location.
 func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 	count := 0
-	for next := []byte{noteTag}; next != nil; {
+	for sweep := (&sweep{before: before, now: notes.Now(), next: []byte{noteTag}}); sweep.next != nil; {
 		if err := ctx.Err(); err != nil {
 			return count, err
 		}
-		logs, rest, err := s.oldNotes(next, before)
+		logs, err := s.sweep(sweep)
 		if err != nil {
 			return count, err
 		}
@@ -83,7 +96,6 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 		for i := range logs {
 			count += logs[i].count
 		}
-		next = rest
 	}
 	return count, s.reclaim(ctx)
 }
@@ -103,15 +115,29 @@ func (s *Store) reclaim(ctx context.Context) error {
 	return s.db.Compact(ctx, []byte{noteTag}, []byte{noteTag + 1}, false)
 }
 
-// oldNotes returns some notes from a key on that came in before a time, and the key from which on
-// there may be more: nil if there are none.
-func (s *Store) oldNotes(from []byte, before int64) (logs []oldNotes, next []byte, err error) {
-	err = s.iterateKeys(&pebble.IterOptions{LowerBound: from, UpperBound: []byte{noteTag + 1}}, func(iterator *pebble.Iterator) error {
+// sweep is one Forget on its way through the store.
+type sweep struct {
+	before, now int64
+	next        []byte   // the key from which on there may be more; nil if there are none
+	log         oldNotes // the log that next is in, as far as it was looked at and is not erased
+}
+
+// sweep looks at some notes, and returns those that are to be erased.
+func (s *Store) sweep(sweep *sweep) (logs []oldNotes, err error) {
+	options := &pebble.IterOptions{LowerBound: sweep.next, UpperBound: []byte{noteTag + 1}}
+	log := sweep.log
+	sweep.next = nil
+	found := func() {
+		if log.count > 0 {
+			logs = append(logs, log)
+		}
+	}
+	err = s.iterateKeys(options, func(iterator *pebble.Iterator) error {
 		looked := 0
 		for valid := iterator.First(); valid; {
 			if looked++; looked > forgetAtOnce {
-				next = append(next, iterator.Key()...)
-				return nil
+				sweep.next = append(sweep.next, iterator.Key()...)
+				break
 			}
 			value, err := iterator.ValueAndErr()
 			if err != nil {
@@ -121,17 +147,21 @@ func (s *Store) oldNotes(from []byte, before int64) (logs []oldNotes, next []byt
 			if err != nil {
 				return err
 			}
-			if note.Time >= before {
+			if at != log.at {
+				found()
+				log = oldNotes{at: at}
+			}
+			age := notes.AgeOf(note.Time, sweep.before, sweep.now)
+			if age == notes.Young {
 				valid = iterator.NextPrefix()
 				continue
 			}
-			if len(logs) == 0 || logs[len(logs)-1].at != at {
-				logs = append(logs, oldNotes{at: at})
-			}
-			logs[len(logs)-1].add(note.Position, keySize+len(value))
+			log.add(note.Position, keySize+len(value), age)
 			valid = iterator.Next()
 		}
+		found()
 		return nil
 	})
-	return logs, next, err
+	sweep.log = log.rest()
+	return logs, err
 }

@@ -13,6 +13,8 @@ import (
 type engineLog struct {
 	logger *slog.Logger
 	fatal  func(error)
+	folder *folder
+	ended  sync.Once // fatal is called once, so that one line says why the process ends
 
 	mu sync.Mutex // guards files
 	// files are the damaged files that the engine has named while it was opened.
@@ -32,12 +34,22 @@ func (l *engineLog) Errorf(format string, args ...any) {
 // Fatalf implements [pebble.Logger]. The engine calls it when it cannot go on, and relies on it not
 // to return.
 func (l *engineLog) Fatalf(format string, args ...any) {
-	l.end(fmt.Errorf(format, args...))
+	l.fail(fmt.Errorf(format, args...))
 }
 
+// fail ends the process because of an error of the engine.
+func (l *engineLog) fail(err error) {
+	if away := l.folder.look(); away != nil {
+		err = fmt.Errorf("%w; the engine could not wait for it: %w", away, err)
+	} else {
+		err = fmt.Errorf("the store of notes cannot be written any more, and what was answered is kept: %w", err)
+	}
+	l.end(err)
+}
+
+// end ends the process.
 func (l *engineLog) end(err error) {
-	err = fmt.Errorf("the store of notes cannot be written any more, and what was answered is kept: %w", err)
-	l.fatal(err)
+	l.ended.Do(func() { l.fatal(err) })
 	panic(err)
 }
 
@@ -49,7 +61,7 @@ func (l *engineLog) background(err error) {
 		// It can still be read elsewhere, and whoever reads there is told.
 		l.logger.Error("the store of notes is damaged", "err", err)
 	default:
-		l.end(err)
+		l.fail(err)
 	}
 }
 

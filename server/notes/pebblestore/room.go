@@ -17,14 +17,16 @@ const (
 	reservePart  = 20
 	reserveLeast = 64 << 20
 	reserveMost  = 256 << 20
-	// watchEvery is how often the room is looked at when nothing is written.
-	watchEvery = 500 * time.Millisecond
-	// closeTimeout is how long Close waits for a full disk.
+	// watchEvery is how often the room and the folder are looked at when nothing is written: twice a
+	// second at least, also when the machine is busy.
+	watchEvery = 250 * time.Millisecond
+	// closeTimeout is how long Close waits for a full disk, or for a folder that is away.
 	closeTimeout = 5 * time.Second
 )
 
-// room knows whether there is room for notes. Its methods may be called concurrently.
+// room knows whether there is room for notes, and a folder for them. Its methods may be called concurrently.
 type room struct {
+	folder *folder
 	fs     vfs.FS
 	dir    string
 	max    int64
@@ -36,13 +38,14 @@ type room struct {
 	filled chan struct{} // is closed when there is no room, and replaced when there is again
 	// stored is the size of the folder when it was measured last, and since what was written since.
 	stored, since int64
-	// stuck is set while the engine waits for a full disk.
-	stuck    bool
+	// stuck is how many operations of the engine wait because they found the disk full.
+	stuck    int
 	deadline time.Time // of Close; zero before
 }
 
-func newRoom(options Options) *room {
+func newRoom(options Options, folder *folder) *room {
 	return &room{
+		folder: folder,
 		fs:     options.FS,
 		dir:    options.Dir,
 		max:    options.MaxBytes,
@@ -66,27 +69,37 @@ func (r *room) wrote(bytes int) {
 	r.since += int64(bytes)
 }
 
-// check looks how much room there is on the disk. It costs one system call.
+// check looks for the folder and how much room there is on its disk. It costs three system calls.
 func (r *room) check() {
+	reason := r.folder.look()
 	usage, err := r.fs.GetDiskUsage(r.dir)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if reason == nil {
+		reason = r.lack(usage, err)
+	}
+	r.set(reason)
+}
+
+// lack returns why there is no room, or nil, by what the disk says of itself. The caller holds r.mu.
+func (r *room) lack(usage vfs.DiskUsage, err error) error {
 	switch {
 	case errors.Is(err, vfs.ErrUnsupported):
 		// A file system in memory does not say.
 	case err != nil:
-		r.set(fmt.Errorf("look how much room is in %s: %w", r.dir, err))
-		return
-	case usage.AvailBytes < reserve(usage) || r.stuck:
-		r.set(fmt.Errorf("%w: the disk of %s has %d MiB left, and %d MiB are held in reserve",
-			notes.ErrNoRoom, r.dir, usage.AvailBytes>>20, reserve(usage)>>20))
-		return
+		return fmt.Errorf("%w: look how much room is in %s: %w", notes.ErrUnavailable, r.dir, err)
+	case usage.AvailBytes < reserve(usage):
+		return fmt.Errorf("%w: the disk of %s has %d MiB left, and %d MiB are held in reserve",
+			notes.ErrNoRoom, r.dir, usage.AvailBytes>>20, reserve(usage)>>20)
+	}
+	if r.stuck > 0 {
+		return fmt.Errorf("%w: writes to %s find the disk full, though it says that %d MiB are left: is a quota used up, or are there no inodes?",
+			notes.ErrNoRoom, r.dir, usage.AvailBytes>>20)
 	}
 	if r.max > 0 && r.stored+r.since > r.max {
-		r.set(fmt.Errorf("%w: %s is bounded to %d bytes, and has %d", notes.ErrNoRoom, r.dir, r.max, r.stored+r.since))
-		return
+		return fmt.Errorf("%w: %s is bounded to %d bytes, and has %d", notes.ErrNoRoom, r.dir, r.max, r.stored+r.since)
 	}
-	r.set(nil)
+	return nil
 }
 
 func reserve(usage vfs.DiskUsage) uint64 {
@@ -123,7 +136,7 @@ func (r *room) size() int64 {
 	return size
 }
 
-// watch looks at the room until stop is closed.
+// watch looks at the room and the folder until stop is closed.
 func (r *room) watch(stop <-chan struct{}) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
@@ -143,28 +156,7 @@ func (r *room) watch(stop <-chan struct{}) {
 	}
 }
 
-// full is called by the engine when a write has found the disk full, and is tried again when it
-// returns. It waits until half of the reserve is free again, or until Close has waited long enough.
-func (r *room) full() {
-	r.setStuck(true)
-	r.check()
-	defer r.setStuck(false)
-	for !r.overdue() {
-		// Also when there seems to be room: a quota, or a lack of inodes, may pass as well.
-		time.Sleep(watchEvery / 5)
-		if usage, err := r.fs.GetDiskUsage(r.dir); err == nil && usage.AvailBytes > reserve(usage)/2 {
-			return
-		}
-	}
-}
-
-func (r *room) setStuck(stuck bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stuck = stuck
-}
-
-// closeBy sets the time until which Close waits for a full disk.
+// closeBy sets the time until which Close waits for a full disk, or for a folder that is away.
 func (r *room) closeBy(deadline time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -58,8 +58,19 @@ func TestTheSpaceOfManyShortLogsComesBack(t *testing.T) {
 	}
 }
 
-func TestANoteIsReadOnlyOnceItIsSynced(t *testing.T) {
+func TestRangeShowsNoNoteBeforeItIsSynced(t *testing.T) {
 	t.Parallel()
+	for name, size := range map[string]int{"a log that is remembered": 1, "a log that the engine reads": 10 << 10} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			readsOnlyWhatIsSynced(t, size)
+		})
+	}
+}
+
+// readsOnlyWhatIsSynced looks at a log while the sync of its second note goes on, the first of which has a size.
+func readsOnlyWhatIsSynced(t *testing.T, size int) {
+	t.Helper()
 	var blocked atomic.Bool
 	waiting, unblock := make(chan struct{}, 100), make(chan struct{})
 	disk := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -70,7 +81,7 @@ func TestANoteIsReadOnlyOnceItIsSynced(t *testing.T) {
 		return nil
 	}))
 	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk})
-	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
+	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: make([]byte, size)}); err != nil {
 		t.Fatal(err)
 	}
 	blocked.Store(true)

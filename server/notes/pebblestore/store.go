@@ -57,8 +57,9 @@ type Options struct {
 	// Health is called, not concurrently, when the store can no longer take notes, with the reason,
 	// and with nil when it can again. It must not block.
 	Health func(err error)
-	// Fatal is called when a write or a sync has failed. It must end the process: what the engine
-	// has in memory is no longer what is on the disk. Without it, the process panics.
+	// Fatal is called when a write or a sync has failed, or when another folder is in the place of Dir. It
+	// must end the process: what the engine has in memory is no longer what is on the disk. Without it,
+	// the process panics.
 	Fatal func(err error)
 	// Committed is told, unless it is nil, how long it took to write and sync each batch of notes. It must
 	// not block.
@@ -71,6 +72,7 @@ type Options struct {
 type Store struct {
 	db        *pebble.DB
 	recent    *recent
+	folder    *folder
 	room      *room
 	committer *committer
 	watching  sync.WaitGroup
@@ -98,13 +100,18 @@ func Open(options Options) (*Store, error) {
 		options.FS = vfs.Default
 	}
 	store := &Store{recent: newRecent(), stop: make(chan struct{})}
-	store.room = newRoom(options)
 	engine := &engineLog{logger: options.Logger, fatal: options.Fatal}
+	store.folder = newFolder(options.Dir, engine.end)
+	engine.folder = store.folder
+	store.room = newRoom(options, store.folder)
 	db, err := pebble.Open(options.Dir, engineOptions(options, store.room, engine))
 	if err != nil {
 		return nil, explainOpen(options.Dir, engine, err)
 	}
 	last, err := lastPosition(db)
+	if err == nil {
+		err = store.folder.remember(options.FS)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store of notes in %s: %w", options.Dir, err), db.Close())
 	}
@@ -118,7 +125,7 @@ func Open(options Options) (*Store, error) {
 func engineOptions(options Options, room *room, log *engineLog) *pebble.Options {
 	engine := &pebble.Options{
 		Comparer:                    comparer,
-		FS:                          vfs.OnDiskFull(options.FS, room.full),
+		FS:                          patientFS{options.FS, room},
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   cacheBytes,
 		MemTableSize:                memTableBytes,
@@ -205,7 +212,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 	return func(yield func([]notes.Note, error) bool) {
 		// What is not synced yet is not kept, though the engine would read it.
 		span.Upto = min(span.Upto, notes.Position(s.committer.synced.Load()))
-		if log, ok := s.recent.get(at); ok && ctx.Err() == nil && !s.isClosed() {
+		if log, ok := s.recent.get(at); ok && ctx.Err() == nil && !s.isClosed() && !s.folder.away.Load() {
 			if log = span.Of(log); len(log) > 0 {
 				yield(log, nil)
 			}
@@ -308,6 +315,9 @@ func (s *Store) iterateKeys(options *pebble.IterOptions, read func(*pebble.Itera
 	if s.closed {
 		return notes.ErrClosed
 	}
+	if err := s.folder.look(); err != nil {
+		return err // Some of its files could not be opened.
+	}
 	iterator, err := s.db.NewIter(options)
 	if err != nil {
 		return damaged(err)
@@ -369,8 +379,8 @@ func (s *Store) Size() int64 {
 	return s.room.size()
 }
 
-// Close implements [notes.Store]. While the disk is full it waits for room, but not for more than
-// five seconds: then it calls Fatal.
+// Close implements [notes.Store]. What waits for a full disk or a folder that is away, it lets wait for five
+// seconds more: then it calls Fatal.
 func (s *Store) Close() error {
 	s.once.Do(func() {
 		s.room.closeBy(time.Now().Add(closeTimeout))

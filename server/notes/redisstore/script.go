@@ -96,32 +96,42 @@ while first < last do
 end
 return result`
 
-	// forgetScript removes the elements at the start that are older than a time, given as two
-	// numbers of 32 bits since Lua's have 53, but not more than a number. It returns how many.
+	// forgetScript removes elements at the start up to the last one that is old, if those before it are
+	// old or dated in the future: see notes.Store. It looks at the elements after a position, before which it
+	// has found all to be so, and neither looks at nor removes more than a number of them. Old is what came in
+	// before a time, and in the future what came in after another; both are given as two numbers of 32
+	// bits, since Lua's have 53. It returns how many it has removed, and the position after which to go on,
+	// or -1.
 	forgetScript = `
-local high, low, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local function old(element)
-	local thisHigh, thisLow = struct.unpack('>I4I4', element)
-	return thisHigh < high or (thisHigh == high and thisLow < low)
-end
-local count, step = 0, 1
-while count < most do
-	local elements = redis.call('LRANGE', KEYS[1], count + 1, count + step)
-	local here = 0
+local after, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local beforeHigh, beforeLow = tonumber(ARGV[3]), tonumber(ARGV[4])
+local nowHigh, nowLow = tonumber(ARGV[5]), tonumber(ARGV[6])
+local base = tonumber(redis.call('LINDEX', KEYS[1], 0) or 0)
+local first = math.max(after - base, 0)
+local looked, old, step, more = first, 0, 1, true
+while more and looked < first + most do
+	local elements = redis.call('LRANGE', KEYS[1], looked + 1, math.min(looked + step, first + most))
+	more = #elements > 0
 	for _, element in ipairs(elements) do
-		if not old(element) then break end
-		here = here + 1
+		local high, low = struct.unpack('>I4I4', element)
+		local isOld = high < beforeHigh or (high == beforeHigh and low < beforeLow)
+		if not isOld and (high < nowHigh or (high == nowHigh and low <= nowLow)) then
+			more = false
+			break
+		end
+		looked = looked + 1
+		if isOld then old = looked end
 	end
-	count = count + here
-	if here < step then break end
 	step = 16
 end
+local count = math.min(old, most)
 if count > 0 then
-	local base = tonumber(redis.call('LINDEX', KEYS[1], 0))
 	redis.call('LTRIM', KEYS[1], count + 1, -1)
 	redis.call('LPUSH', KEYS[1], string.format('%.0f', base + count))
 end
-return count`
+if count < old then return {count, base + first} end
+if more then return {count, base + looked} end
+return {count, -1}`
 )
 
 // parseRange returns what rangeScript has returned.

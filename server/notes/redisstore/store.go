@@ -28,8 +28,8 @@ const (
 	// chunkNotes and chunkBytes bound a chunk of a range, but for its last note.
 	chunkNotes = 512
 	chunkBytes = 128 << 10
-	// forgetAtOnce is how many notes of a log one script forgets at most: Redis does nothing else
-	// while a script runs.
+	// forgetAtOnce is how many notes of a log one script looks at, and forgets, at most: Redis does nothing
+	// else while a script runs.
 	forgetAtOnce = 1000
 	// scanCount is how many keys Redis looks at in one step of a scan.
 	scanCount = 1000
@@ -267,38 +267,44 @@ func scanStep(ctx context.Context, node rueidis.Client, cursor uint64) (rueidis.
 
 // Forget implements [notes.Store].
 func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
-	count := 0
+	count, now := 0, notes.Now()
 	for at, err := range s.Locations(ctx) {
 		if err != nil {
 			return count, err
 		}
-		for {
-			forgotten, err := s.forget(ctx, at, before)
+		for after := int64(0); after >= 0; {
+			var forgotten int
+			forgotten, after, err = s.forget(ctx, at, after, before, now)
 			if err != nil {
 				return count, err
 			}
 			count += forgotten
-			if forgotten < forgetAtOnce {
-				break
-			}
 		}
 	}
 	return count, nil
 }
 
-func (s *Store) forget(ctx context.Context, at notes.Location, before int64) (int, error) {
+// forget runs forgetScript on the log of a location, after a position. It returns how many notes that has
+// removed, and the position after which to go on: a negative one if there is no more to do.
+func (s *Store) forget(ctx context.Context, at notes.Location, after, before, now int64) (count int, next int64, err error) {
 	if err := s.usable(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	calling, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	time := uint64(max(before, 0))
-	count, err := s.client.Do(calling, s.client.B().Eval().Script(forgetScript).Numkeys(1).Key(listKey(at)).
-		Arg(strconv.FormatUint(time>>32, 10), strconv.FormatUint(time&(1<<32-1), 10), strconv.Itoa(forgetAtOnce)).Build()).AsInt64()
-	if err != nil {
-		return 0, readError(ctx, err)
+	args := []string{strconv.FormatInt(after, 10), strconv.Itoa(forgetAtOnce)}
+	for _, time := range []int64{before, now} {
+		time := uint64(max(time, 0))
+		args = append(args, strconv.FormatUint(time>>32, 10), strconv.FormatUint(time&(1<<32-1), 10))
 	}
-	return int(count), nil
+	reply, err := s.client.Do(calling, s.client.B().Eval().Script(forgetScript).Numkeys(1).Key(listKey(at)).Arg(args...).Build()).AsIntSlice()
+	if err != nil {
+		return 0, 0, readError(ctx, err)
+	}
+	if len(reply) != 2 {
+		return 0, 0, fmt.Errorf("%w: forgetting returned %d numbers", notes.ErrDamaged, len(reply))
+	}
+	return int(reply[0]), reply[1], nil
 }
 
 // Close implements [notes.Store].
