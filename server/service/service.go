@@ -276,12 +276,23 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	peer := stream.Peer()
 	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.Of(peer.Addr))
 	err = reasonOf(ctx, err)
+	ended := func(err error) { h.ended(ctx, stream.Spec().Procedure, peer, traffic, start, err) }
+	if below, ok := wire.FromContext(ctx); ok && err == nil {
+		below.AtEnd(func(gone error) { ended(canceled(gone)) }) // It is well only once the response is written.
+	} else {
+		ended(err)
+	}
+	return coded(err)
+}
+
+// ended takes note of a chat that has ended with err.
+func (h *handler) ended(ctx context.Context, procedure string, peer connect.Peer, traffic chat.Traffic, start time.Time, err error) {
 	about := []any{
 		"peer", peer.Addr, "protocol", peer.Protocol,
 		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(err),
 	}
 	if panicked, ok := errors.AsType[*chat.PanicError](err); ok {
-		h.panics.note(ctx, stream.Spec().Procedure, panicked.Value, panicked.Stack)
+		h.panics.note(ctx, procedure, panicked.Value, panicked.Stack)
 	}
 	if err != nil {
 		about = append(about, "err", err) // None of these errors has the text of a note in it.
@@ -292,5 +303,4 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	} else {
 		h.logger.InfoContext(ctx, "chat ended", about...)
 	}
-	return coded(err)
 }
