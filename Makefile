@@ -18,7 +18,7 @@ GOVULNCHECK_VERSION := v1.9.0
 RELEASED := proto/released.binpb
 INTEROP := internal/interop
 # Debian's packages that tests run, by the program that each brings.
-DEBIAN := curl:curl gcc:gcc redis-server:redis-server
+DEBIAN := curl:curl gcc:gcc haproxy:haproxy nginx:nginx redis-server:redis-server
 
 .PHONY: help
 help: ## Describe the targets

@@ -17,6 +17,7 @@ import (
 // healthPaths are what anyone may ask, whose answers balancers need.
 var healthPaths = []string{
 	"/" + grpchealth.HealthV1ServiceName + "/Check",
+	"/" + grpchealth.HealthV1ServiceName + "/List",
 	"/" + grpchealth.HealthV1ServiceName + "/Watch",
 }
 

@@ -89,20 +89,27 @@ func startOurs(t *testing.T, args ...string) string {
 	return address
 }
 
-// startStock runs the stock server for the length of the test and returns its address. It takes
-// no port 0, and does not say when it listens.
-func startStock(t *testing.T) string {
+// freeAddress returns an address that programs can listen on which take no port 0.
+func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "localhost:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := listener.Addr().String()
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
+	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := listener.Close(); err != nil {
+	return address
+}
+
+// startStock runs the stock server for the length of the test and returns its address. It takes
+// no port 0, and does not say when it listens.
+func startStock(t *testing.T) string {
+	t.Helper()
+	address := freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
 		t.Fatal(err)
 	}
 	server, err := process.Start(stockServer, "-port", port)

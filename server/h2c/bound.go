@@ -101,3 +101,8 @@ func (c *boundedConn) CloseWrite() error {
 	}
 	return errors.ErrUnsupported
 }
+
+// NetConn returns the connection below, as that of [crypto/tls.Conn] does.
+func (c *boundedConn) NetConn() net.Conn {
+	return c.Conn
+}

@@ -76,6 +76,7 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 	}
 	if options.TLS != nil {
 		listener = &tlsListener{listener, options.TLS}
+		handler = withTLS(handler)
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -83,8 +84,9 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 	return &Server{
 		listener: newBoundedListener(wire.NewListener(listener, streamWindow), options.MaxConnections, options.ClientShare),
 		http: &http.Server{
-			Handler:   handler,
-			Protocols: &protocols,
+			Handler:     handler,
+			ConnContext: withTLSState,
+			Protocols:   &protocols,
 			// ReadTimeout and WriteTimeout stay 0: they would end every chat that outlives them.
 			ReadHeaderTimeout: readHeaderTimeout,
 			IdleTimeout:       options.IdleTimeout,

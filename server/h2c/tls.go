@@ -1,10 +1,13 @@
 package h2c
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
+	"sync"
 
 	"example.com/routeguide/internal/pemfile"
 	"example.com/routeguide/server/internal/watched"
@@ -95,6 +98,36 @@ func (c *tlsConn) Read(p []byte) (int, error) {
 		_, _ = notTLS.Conn.Write([]byte("HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https.\n"))
 	}
 	return n, err
+}
+
+type tlsStateKey struct{}
+
+// withTLSState is http.Server.ConnContext: it keeps the way to the state of a connection of TLS for withTLS. The handshake
+// is yet to come.
+func withTLSState(ctx context.Context, conn net.Conn) context.Context {
+	for {
+		if secure, ok := conn.(*tlsConn); ok {
+			return context.WithValue(ctx, tlsStateKey{}, sync.OnceValue(func() *tls.ConnectionState {
+				state := secure.ConnectionState()
+				return &state
+			}))
+		}
+		wrapped, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return ctx
+		}
+		conn = wrapped.NetConn()
+	}
+}
+
+// withTLS sets http.Request.TLS, as net/http would if it saw that the connection is one of TLS.
+func withTLS(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+		if state, ok := request.Context().Value(tlsStateKey{}).(func() *tls.ConnectionState); ok {
+			request.TLS = state()
+		}
+		next.ServeHTTP(response, request)
+	})
 }
 
 // isHTTP returns whether a connection begins like a request in clear.

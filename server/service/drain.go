@@ -94,7 +94,11 @@ func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if d.isDraining() && !isHealth(request.Spec().Procedure) {
 			return nil, errDraining
 		}
-		return next(ctx, request)
+		response, err := next(ctx, request)
+		if gone := gone(ctx); err == nil && gone != nil {
+			return nil, gone
+		}
+		return response, err
 	}
 }
 
@@ -142,9 +146,30 @@ func reasonOf(ctx context.Context, err error) error {
 	return err
 }
 
+// gone returns an error if the response of the call that ctx belongs to cannot reach its client any more. A proxy that
+// ends a call for its client may close the client's side in order before it resets the stream, so that a handler sees
+// nothing wrong.
+func gone(ctx context.Context) error {
+	if stream, ok := wire.FromContext(ctx); ok {
+		return canceled(stream.Gone())
+	}
+	return nil
+}
+
+// canceled returns an error of package wire, which may be nil, with its code.
+func canceled(err error) error {
+	if err == nil {
+		return nil
+	}
+	return connect.NewError(connect.CodeCanceled, err)
+}
+
 // reason returns why a stream that may live until life has ended with err. If its reading, or ctx, was ended, that may
 // have been from here.
 func (d *drain) reason(ctx context.Context, stream *drainable, life time.Time, err error) error {
+	if err == nil {
+		err = gone(ctx)
+	}
 	cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
 	switch {
 	case !cut || stream.ctx.Err() != nil:

@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"net/http"
+	pathpkg "path"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -11,11 +12,11 @@ import (
 )
 
 // explain gives a clear error, in the protocol that was spoken, to the requests that Connect and
-// the mux turn away with a bare status.
-func explain(next http.Handler) http.Handler {
+// procedures turn away with a bare status.
+func explain(procedures procedures, next http.Handler) http.Handler {
 	errorWriter := connect.NewErrorWriter()
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		next.ServeHTTP(&explainer{ResponseWriter: response, request: request, errorWriter: errorWriter}, request)
+		next.ServeHTTP(&explainer{ResponseWriter: response, request: request, procedures: procedures, errorWriter: errorWriter}, request)
 	})
 }
 
@@ -23,6 +24,7 @@ type explainer struct {
 	http.ResponseWriter
 
 	request     *http.Request
+	procedures  procedures
 	errorWriter *connect.ErrorWriter
 	explained   bool
 }
@@ -53,26 +55,19 @@ func (e *explainer) WriteHeader(status int) {
 		return
 	}
 	e.explained = true
-	err := connect.NewError(connect.CodeUnimplemented, reason)
-	response := e.ResponseWriter
-	if !errorInOK(e.request) {
-		response = &withStatus{ResponseWriter: response, status: status}
-	}
+	err := connect.NewError(codeOfStatus(status), reason)
 	// An error of writing is one of the connection, and nobody is left to hear of it.
-	_ = e.errorWriter.Write(response, e.request, err)
+	_ = e.errorWriter.Write(&withStatus{ResponseWriter: e.ResponseWriter, status: status}, e.request, err)
 }
 
-// errorInOK returns whether the protocol of a request carries errors in a response that is OK for HTTP:
-// gRPC, gRPC-Web and Connect's streams do. Everyone else gets the error as Connect's JSON, under the
-// status that was meant.
-func errorInOK(request *http.Request) bool {
-	contentType, _, _ := strings.Cut(request.Header.Get("Content-Type"), "+")
-	switch contentType {
-	case "application/grpc", "application/grpc-web", "application/connect":
-		return request.Method == http.MethodPost
-	default:
-		return false
+// codeOfStatus returns the code that clients give to a response which has an HTTP status and nothing else: the same in
+// gRPC, gRPC-Web and Connect (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md,
+// https://connectrpc.com/docs/protocol#http-to-error-code). An explanation must not change it.
+func codeOfStatus(status int) connect.Code {
+	if status == http.StatusNotFound {
+		return connect.CodeUnimplemented
 	}
+	return connect.CodeUnknown
 }
 
 // reason returns why a request was turned away with status, or nil if status is not about that, or
@@ -85,8 +80,11 @@ func (e *explainer) reason(status int) error {
 	path := e.request.URL.Path
 	switch status {
 	case http.StatusNotFound:
-		return fmt.Errorf("there is nothing at %s: calls go to /<service>/<method>, such as %s",
-			path, routeguideconnect.RouteGuideGetFeatureProcedure)
+		example := "calls go to /<service>/<method>, such as " + routeguideconnect.RouteGuideGetFeatureProcedure
+		if cleaned := pathpkg.Clean(path); cleaned != path && e.procedures[cleaned] != nil {
+			example = "did you mean " + cleaned + "?"
+		}
+		return fmt.Errorf("there is nothing at %s: %s", path, example)
 	case http.StatusMethodNotAllowed:
 		return fmt.Errorf("%s does not take %s: it takes %s", path, e.request.Method, header.Get("Allow"))
 	case http.StatusUnsupportedMediaType:
@@ -104,13 +102,17 @@ func (e *explainer) reason(status int) error {
 	}
 }
 
-// withStatus sends a status of its own choice.
+// withStatus replaces the HTTP status of an error. The protocols that carry errors in a response that is OK for HTTP
+// keep that: gRPC, gRPC-Web and Connect's streams.
 type withStatus struct {
 	http.ResponseWriter
 
 	status int
 }
 
-func (w *withStatus) WriteHeader(int) {
-	w.ResponseWriter.WriteHeader(w.status)
+func (w *withStatus) WriteHeader(status int) {
+	if status != http.StatusOK {
+		status = w.status
+	}
+	w.ResponseWriter.WriteHeader(status)
 }

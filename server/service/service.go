@@ -94,7 +94,7 @@ func New(guide *guide.Guide, options Options) *Service {
 	}
 	service := &Service{
 		chats:  chat.NewHost(options.Chats),
-		health: grpchealth.NewStaticChecker("", routeguideconnect.RouteGuideName),
+		health: grpchealth.NewStaticChecker(healthServices...),
 		drain:  newDrain(options.ChatLife),
 		panics: &panics{logger: options.Logger},
 		quotas: newQuotas(options),
@@ -114,8 +114,8 @@ func New(guide *guide.Guide, options Options) *Service {
 		grpcreflect.ReflectV1ServiceName,
 		grpcreflect.ReflectV1AlphaServiceName,
 	)
-	mux := http.NewServeMux()
-	mux.Handle(routeguideconnect.NewRouteGuideHandler(&handler{
+	procedures := make(procedures)
+	procedures.add(methodsOf(routeguide.File_routeguide_route_guide_proto.Services().ByName("RouteGuide"))...)(routeguideconnect.NewRouteGuideHandler(&handler{
 		guide:  guide,
 		chats:  service.chats,
 		pace:   clients.NewRates(options.NotesPerSecond),
@@ -129,17 +129,18 @@ func New(guide *guide.Guide, options Options) *Service {
 		}
 		return []connect.HandlerOption{short}
 	})))
-	mux.Handle(grpchealth.NewHandler(service.health, handlerOptions, short))
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, handlerOptions, short))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions, short))
-	inner := http.Handler(mux)
+	addHealth(procedures, service.health, handlerOptions, short)
+	procedures.add("ServerReflectionInfo")(grpcreflect.NewHandlerV1(reflector, handlerOptions, short))
+	procedures.add("ServerReflectionInfo")(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions, short))
+	inner := http.Handler(procedures)
 	if options.Require != nil {
 		inner = options.Require(inner)
 	}
+	allow := allowOrigins(options.Origins)
 	written := func(next http.Handler) http.Handler {
-		return takenWithin(options.StallTimeout, &service.stalled, allowOrigins(options.Origins, next))
+		return takenWithin(options.StallTimeout, &service.stalled, allow(next))
 	}
-	inner = written(arriveWithin(options.RequestTimeout, explain(inner)))
+	inner = written(arriveWithin(options.RequestTimeout, explain(procedures, inner)))
 	service.Handler = wire.NewHandler(service.quotas.admit(inner, written))
 	return service
 }
@@ -179,8 +180,9 @@ func (s *Service) SetServing(serving bool) {
 	if !serving || s.leaving {
 		status = grpchealth.StatusNotServing
 	}
-	s.health.SetStatus("", status)
-	s.health.SetStatus(routeguideconnect.RouteGuideName, status)
+	for _, service := range healthServices {
+		s.health.SetStatus(service, status)
+	}
 }
 
 // errNotServing says that calls would be refused.
@@ -274,12 +276,23 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	peer := stream.Peer()
 	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.Of(peer.Addr))
 	err = reasonOf(ctx, err)
+	ended := func(err error) { h.ended(ctx, stream.Spec().Procedure, peer, traffic, start, err) }
+	if below, ok := wire.FromContext(ctx); ok && err == nil {
+		below.AtEnd(func(gone error) { ended(canceled(gone)) }) // It is well only once the response is written.
+	} else {
+		ended(err)
+	}
+	return coded(ctx, err)
+}
+
+// ended takes note of a chat that has ended with err.
+func (h *handler) ended(ctx context.Context, procedure string, peer connect.Peer, traffic chat.Traffic, start time.Time, err error) {
 	about := []any{
 		"peer", peer.Addr, "protocol", peer.Protocol,
 		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(ctx, err),
 	}
 	if panicked, ok := errors.AsType[*chat.PanicError](err); ok {
-		h.panics.note(ctx, stream.Spec().Procedure, panicked.Value, panicked.Stack)
+		h.panics.note(ctx, procedure, panicked.Value, panicked.Stack)
 	}
 	if err != nil {
 		about = append(about, "err", err) // None of these errors has the text of a note in it.
@@ -290,5 +303,4 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	} else {
 		h.logger.InfoContext(ctx, "chat ended", about...)
 	}
-	return coded(ctx, err)
 }

@@ -10,6 +10,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type streamKey struct{}
 
 // A Stream is one HTTP request on its connection.
 type Stream struct {
+	ctx        context.Context //nolint:containedctx // It stands for a request, and this is that request's.
 	response   http.ResponseWriter
 	controller *http.ResponseController
 	body       *body
@@ -26,7 +28,8 @@ type Stream struct {
 	isHTTP1    bool
 	// messageTimeout is what MessagesWithin has set.
 	messageTimeout time.Duration
-	arriving       bool // a message has a deadline; it is the reader's
+	arriving       bool        // a message has a deadline; it is the reader's
+	atEnd          func(error) // is called once the HTTP handler has returned, unless it is nil
 
 	deadlines sync.Mutex // guards the rest
 	// stop is when reading ends for good, and arrive when what has begun to arrive must be there. Without
@@ -41,6 +44,7 @@ type Stream struct {
 func NewHandler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		stream := &Stream{
+			ctx:        request.Context(),
 			response:   response,
 			controller: http.NewResponseController(response),
 			body:       newBody(request.Body),
@@ -148,8 +152,38 @@ func (s *Stream) expire() {
 // reads it before it sends the response.
 const restTimeout = 5 * time.Second
 
+// ErrGone says that a response cannot reach its client any more.
+var ErrGone = errors.New("the response was not taken: the stream was reset, or the connection has ended")
+
+// Gone returns nil, or [ErrGone] if the stream was reset or the connection has ended. With HTTP/1.1 it
+// returns nil: what looks like the end of the connection may be a client that still reads.
+func (s *Stream) Gone() error {
+	if !s.isHTTP1 && s.ctx.Err() != nil {
+		return ErrGone
+	}
+	return nil
+}
+
+// AtEnd has report called once the HTTP handler has returned: with nil if all that the handler has written was written
+// to the connection, and otherwise with an error that wraps [ErrGone]. It is for the handler's goroutine, which calls
+// report, too.
+func (s *Stream) AtEnd(report func(gone error)) {
+	s.atEnd = report
+}
+
+// written writes what net/http has gathered of the response. It returns an error as AtEnd says.
+func (s *Stream) written() error {
+	if err := s.controller.Flush(); err != nil {
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return s.Gone()
+}
+
 // end is for when the HTTP handler returns.
 func (s *Stream) end() {
+	if s.atEnd != nil {
+		s.atEnd(s.written())
+	}
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
 	s.over = true

@@ -1,0 +1,252 @@
+package service_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/http2"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/internal/rawhttp2"
+)
+
+// logBuffer is a log that tests wait for.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // is closed and replaced when more is logged
+}
+
+func newLogBuffer() *logBuffer {
+	return &logBuffer{more: make(chan struct{})}
+}
+
+func (b *logBuffer) Write(line []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.more)
+	b.more = make(chan struct{})
+	return b.text.Write(line)
+}
+
+// await waits until the log has what matches pattern, and returns the match.
+func (b *logBuffer) await(t *testing.T, pattern string) string {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		b.mu.Lock()
+		text, more := b.text.String(), b.more
+		b.mu.Unlock()
+		if match := regexp.MustCompile(pattern).FindString(text); match != "" {
+			return match
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			t.Fatalf("%q is not in the log:\n%s", pattern, text)
+		}
+	}
+}
+
+// watcher is an interceptor that notes how streams end, as one does that makes metrics of it. It holds the end of
+// requests back until their contexts have ended, if it is told to: what comes after the end of a request has come then.
+type watcher struct {
+	holds bool
+	ended chan error
+}
+
+func (w *watcher) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+
+func (w *watcher) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func (w *watcher) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if w.holds {
+			conn = &heldConn{conn, ctx}
+		}
+		err := next(ctx, conn)
+		w.ended <- err
+		return err
+	}
+}
+
+type heldConn struct {
+	connect.StreamingHandlerConn
+
+	ctx context.Context
+}
+
+func (c *heldConn) Receive(message any) error {
+	err := c.StreamingHandlerConn.Receive(message)
+	if errors.Is(err, io.EOF) {
+		<-c.ctx.Done()
+	}
+	return err
+}
+
+// startLogged serves RouteGuide with a log and a watcher.
+func startLogged(t *testing.T, holds bool) (address string, log *logBuffer, watching *watcher) {
+	t.Helper()
+	log = newLogBuffer()
+	watching = &watcher{holds: holds, ended: make(chan error, 1)}
+	options := bounded()
+	options.Logger = slog.New(slog.NewTextHandler(log, nil))
+	options.Interceptors = []connect.Interceptor{watching}
+	url, _ := startWith(t, options)
+	return strings.TrimPrefix(url, "http://"), log, watching
+}
+
+// rawCall begins a call by hand and sends a message.
+func rawCall(t *testing.T, address, path, contentType string, message []byte, settings ...http2.Setting) *rawhttp2.Conn {
+	t.Helper()
+	conn, err := rawhttp2.Dial(address, settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := errors.Join(conn.Open(1, path, contentType), conn.WriteData(1, false, frame(message))); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// awaitData reads until the server has sent some bytes of DATA.
+func awaitData(t *testing.T, conn *rawhttp2.Conn, least int) {
+	t.Helper()
+	for got := 0; got < least; {
+		frame, err := conn.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, ok := frame.(*http2.DataFrame); ok {
+			got += len(data.Data())
+		}
+	}
+}
+
+// encodedNote is a note as clients send it with a content type.
+func encodedNote(t *testing.T, contentType string) []byte {
+	t.Helper()
+	if strings.HasSuffix(contentType, "json") {
+		return []byte(`{"location": {"longitude": 1}, "message": "a"}`)
+	}
+	encoded, err := proto.Marshal(note(1, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded
+}
+
+// A call counts as ok only if its client can have had the response. HAProxy sends the first of these for a call that it
+// cuts since it is silent, and for one whose client has gone.
+func TestCallWhoseResponseIsNotTakenIsNotOK(t *testing.T) {
+	t.Parallel()
+	for name, cut := range map[string]func(*rawhttp2.Conn) error{
+		"END_STREAM and RST_STREAM": func(conn *rawhttp2.Conn) error {
+			return errors.Join(conn.WriteData(1, true, nil), conn.WriteRSTStream(1, http2.ErrCodeCancel))
+		},
+		"END_STREAM and the end of the connection": func(conn *rawhttp2.Conn) error {
+			return errors.Join(conn.WriteData(1, true, nil), conn.Close())
+		},
+		"END_STREAM and half of the connection": func(conn *rawhttp2.Conn) error {
+			return errors.Join(conn.WriteData(1, true, nil), conn.Conn.(*net.TCPConn).CloseWrite())
+		},
+		"half of the connection": func(conn *rawhttp2.Conn) error { return conn.Conn.(*net.TCPConn).CloseWrite() },
+		"RST_STREAM":             func(conn *rawhttp2.Conn) error { return conn.WriteRSTStream(1, http2.ErrCodeCancel) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, contentType := range []string{"application/grpc", "application/grpc-web", "application/connect+proto", "application/connect+json"} {
+				address, log, watching := startLogged(t, true)
+				conn := rawCall(t, address, routeguideconnect.RouteGuideRouteChatProcedure, contentType, encodedNote(t, contentType))
+				awaitData(t, conn, 1)
+				if err := cut(conn); err != nil {
+					t.Fatal(err)
+				}
+				log.await(t, `msg="chat ended" .* in=1 out=1 .* code=canceled err=.`)
+				checkCode(t, <-watching.ended, connect.CodeCanceled)
+			}
+			address, _, watching := startLogged(t, true)
+			conn := rawCall(t, address, routeguideconnect.RouteGuideRecordRouteProcedure, "application/grpc", nil)
+			if err := cut(conn); err != nil {
+				t.Fatal(err)
+			}
+			checkCode(t, <-watching.ended, connect.CodeCanceled)
+		})
+	}
+}
+
+// A client takes the replies, and has no room for the end of the chat, which is DATA in Connect's protocol and in
+// gRPC-Web, before it goes.
+func TestChatWhoseEndIsNotTakenIsNotOK(t *testing.T) {
+	t.Parallel()
+	for _, contentType := range []string{"application/grpc-web", "application/connect+proto"} {
+		address, log, watching := startLogged(t, false)
+		sent := encodedNote(t, contentType)
+		size := len(frame(sent))
+		conn := rawCall(t, address, routeguideconnect.RouteGuideRouteChatProcedure, contentType, sent,
+			http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(size)})
+		awaitData(t, conn, size)
+		if err := conn.WriteData(1, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-watching.ended; err != nil {
+			t.Errorf("%s: the handler returned %v", contentType, err)
+		}
+		if err := conn.WriteRSTStream(1, http2.ErrCodeCancel); err != nil {
+			t.Fatal(err)
+		}
+		log.await(t, `msg="chat ended" .* in=1 out=1 .* code=canceled err=.*the response was not taken`)
+	}
+}
+
+// A chat whose response is taken is ok, also if the client closes the connection afterwards.
+func TestChatWhoseResponseIsTakenIsOK(t *testing.T) {
+	t.Parallel()
+	address, log, watching := startLogged(t, false)
+	if _, err := chatOf(t.Context(), dial(t, "http://"+address), note(1, "a")); err != nil {
+		t.Fatal(err)
+	}
+	log.await(t, `msg="chat ended" .* in=1 out=1 .* code=ok\n`)
+	if err := <-watching.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A client of HTTP/1.1 that has closed its sending side, as nc -N does, still reads.
+func TestHalfClosedHTTP1IsAnswered(t *testing.T) {
+	t.Parallel()
+	address, _, watching := startLogged(t, true)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := frame([]byte(`{"lo": {}, "hi": {}}`))
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
+		routeguideconnect.RouteGuideListFeaturesProcedure, len(body), body)
+	if err := errors.Join(err, conn.(*net.TCPConn).CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !bytes.Contains(answer, []byte("{}")) || bytes.Contains(answer, []byte("error")) {
+		t.Errorf("got %q, %v, want the end of a stream without an error", answer, err)
+	}
+	if err := <-watching.ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,37 @@
+package service
+
+import (
+	"net/http"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// procedures routes requests by their exact paths, /<service>/<method>. [http.ServeMux] would answer other forms of a
+// path, such as //<service>/<method>, with a redirect, which no RPC client can make sense of.
+type procedures map[string]http.Handler
+
+func (p procedures) ServeHTTP(response http.ResponseWriter, request *http.Request) {
+	if handler, ok := p[request.URL.Path]; ok {
+		handler.ServeHTTP(response, request)
+		return
+	}
+	http.NotFound(response, request)
+}
+
+// add adds a service's methods. The other two parameters are what Connect's generated code, and packages like it, return.
+func (p procedures) add(methods ...string) func(path string, handler http.Handler) {
+	return func(path string, handler http.Handler) {
+		for _, method := range methods {
+			p[path+method] = handler
+		}
+	}
+}
+
+// methodsOf returns the names of a service's methods.
+func methodsOf(service protoreflect.ServiceDescriptor) []string {
+	methods := make([]string, service.Methods().Len())
+	for i := range methods {
+		methods[i] = string(service.Methods().Get(i).Name())
+	}
+	return methods
+}
