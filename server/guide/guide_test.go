@@ -107,11 +107,11 @@ func TestDistance(t *testing.T) {
 		from, to *routeguide.Point
 		want     float64
 	}{
-		"none":                   {point(1, 1), point(1, 1), 0},
-		"equator to pole":        {point(0, 0), point(900000000, 0), quarter},
-		"antipodes":              {point(123456789, 0), point(-123456789, 1800000000), 2 * quarter},
+		"none":            {point(1, 1), point(1, 1), 0},
+		"equator to pole": {point(0, 0), point(900000000, 0), quarter},
+		"antipodes":       {point(123456789, 0), point(-123456789, 1800000000), 2 * quarter},
 		// The haversine of this pair is rounded to more than 1.
-		"antipodes, rounded":    {point(453315979, 924222299), point(-453315979, 924222299-1800000000), 2 * quarter},
+		"antipodes, rounded":     {point(453315979, 924222299), point(-453315979, 924222299-1800000000), 2 * quarter},
 		"over the antimeridian":  {point(0, 1795000000), point(0, -1795000000), quarter / 90},
 		"a hundred-millionth":    {point(0, 0), point(0, 1), quarter / 90 / 1e7},
 		"pole to pole, any side": {point(900000000, 5), point(-900000000, -7), 2 * quarter},
