@@ -1,12 +1,17 @@
 package service
 
 import (
+	"errors"
 	"net/http"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/wire"
 )
+
+var errRequestLate = connect.NewError(connect.CodeDeadlineExceeded, errors.New("the request was begun, and did not arrive in time"))
 
 // arriveWithin ends the reading of a request that has not arrived whole in time. Those RPCs are left alone in
 // which a client may send messages for as long as it likes.
@@ -20,7 +25,7 @@ func arriveWithin(timeout time.Duration, next http.Handler) http.Handler {
 		default:
 			if stream, ok := wire.FromContext(request.Context()); ok {
 				// An error says that the connection has no read deadlines, and then it has no timeouts.
-				_ = stream.ArriveBy(time.Now().Add(timeout))
+				_ = stream.SetRequestDeadline(time.Now().Add(timeout), errRequestLate)
 			}
 		}
 		next.ServeHTTP(response, request)

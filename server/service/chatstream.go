@@ -40,11 +40,14 @@ type messageLimits struct {
 // errLate is what a client is told of a message that it has not sent to its end.
 var errLate = connect.NewError(connect.CodeDeadlineExceeded, errors.New("a message was begun, and did not arrive in time"))
 
+// errOver ends the reading of a chat that has failed. The client is told why it has.
+var errOver = connect.NewError(connect.CodeAborted, errors.New("the chat has failed"))
+
 func newChatStream(ctx context.Context, stream *bidiStream, limits messageLimits) *chatStream {
 	chat := &chatStream{bidiStream: stream, ctx: ctx, limits: limits}
 	if below, ok := wire.FromContext(ctx); ok {
 		chat.below = below
-		below.MessagesWithin(limits.timeout)
+		below.SetMessageTimeout(limits.timeout, errLate)
 		if frames, ok := below.Frames(); ok {
 			chat.frames = frames
 		}
@@ -75,9 +78,6 @@ func (s *chatStream) Receive() ([]byte, error) {
 	}
 	encoded, err := s.receive()
 	s.below.End()
-	if err != nil && s.below.Late() {
-		err = errLate
-	}
 	return encoded, err
 }
 
@@ -129,7 +129,7 @@ func (s *chatStream) gone(err error) error {
 
 // StopReceiving implements chat.Stream.
 func (s *chatStream) StopReceiving() {
-	stopReading(s.ctx)
+	stopReading(s.ctx, errOver)
 }
 
 // Reset implements chat.Stream.

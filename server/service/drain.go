@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the server is shutting down: try again, perhaps elsewhere"))
 
 var errLife = connect.NewError(connect.CodeUnavailable, errors.New("the chat has lasted for as long as this server allows: begin another one"))
+
+var errDeadline = connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
 
 // drain is an interceptor that can end every call: it refuses new ones, but for questions about
 // health, and stops the reading of streams.
@@ -36,7 +37,7 @@ type drain struct {
 // returned.
 type drainable struct {
 	ctx    context.Context //nolint:containedctx // It stands for a call, and this is that call's.
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 }
 
 func newDrain(chatLife time.Duration) *drain {
@@ -58,8 +59,8 @@ func (d *drain) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for stream := range d.streams {
-		stopReading(stream.ctx)
-		stream.cancel()
+		stopReading(stream.ctx, errDraining)
+		stream.cancel(errDraining)
 	}
 }
 
@@ -104,46 +105,33 @@ func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 
 func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		stream := &drainable{ctx: ctx, cancel: func() {}}
+		stream := &drainable{ctx: ctx, cancel: func(error) {}}
 		if conn.Spec().StreamType == connect.StreamTypeServer {
-			// The client has said all it has to say, and a handler that waits, waits for
-			// something else: health's Watch.
-			ctx, stream.cancel = context.WithCancel(ctx)
-			defer stream.cancel()
+			// The client has said all it has to say. Of these handlers, health's Watch waits for the end of its
+			// context, and returns no error then.
+			ctx, stream.cancel = context.WithCancelCause(ctx)
+			defer stream.cancel(nil)
+		} else if deadline, ok := ctx.Deadline(); ok {
+			stopReadingAt(ctx, deadline, errDeadline)
 		}
-		deadline, ends := ctx.Deadline()
-		// Of a server stream, all has to arrive soon anyway.
-		ends = ends && conn.Spec().StreamType != connect.StreamTypeServer
-		deadline = deadline.Add(afterDeadline)
-		var life time.Time
 		if d.chatLife > 0 && conn.Spec().Procedure == routeguideconnect.RouteGuideRouteChatProcedure {
-			life = time.Now().Add(d.chatLife)
-			if !ends || life.Before(deadline) {
-				deadline, ends = life, true
-			}
+			stopReadingAt(ctx, time.Now().Add(d.chatLife), errLife)
 		}
-		if ends {
-			stopReadingAt(ctx, deadline)
-		}
-		inner := ctx
-		ctx = context.WithValue(ctx, reasonKey{}, func(err error) error { return d.reason(inner, stream, life, err) })
 		// Only now, so that the deadline does not take the place of that of a drain.
 		if !d.add(stream) {
 			return errDraining
 		}
 		defer d.remove(stream)
-		return d.reason(inner, stream, life, next(ctx, conn))
+		err := next(ctx, conn)
+		switch {
+		case errors.Is(context.Cause(ctx), errDraining) && (err != nil || isHealth(conn.Spec().Procedure)):
+			return errDraining
+		case err == nil:
+			return gone(ctx)
+		default:
+			return err
+		}
 	}
-}
-
-type reasonKey struct{}
-
-// reasonOf returns why the stream that ctx belongs to has ended with err.
-func reasonOf(ctx context.Context, err error) error {
-	if reason, ok := ctx.Value(reasonKey{}).(func(error) error); ok {
-		return reason(err)
-	}
-	return err
 }
 
 // gone returns an error if the response of the call that ctx belongs to cannot reach its client any more. A proxy that
@@ -164,47 +152,22 @@ func canceled(err error) error {
 	return connect.NewError(connect.CodeCanceled, err)
 }
 
-// reason returns why a stream that may live until life has ended with err. If its reading, or ctx, was ended, that may
-// have been from here.
-func (d *drain) reason(ctx context.Context, stream *drainable, life time.Time, err error) error {
-	if err == nil {
-		err = gone(ctx)
-	}
-	cut := errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil
-	switch {
-	case !cut || stream.ctx.Err() != nil:
-		return err
-	case isStoreError(ctx, err):
-		return err // The store has timeouts of its own, and the fate of a note must not be lost.
-	case d.isDraining():
-		return errDraining
-	case ctx.Err() == nil && !life.IsZero() && !time.Now().Before(life):
-		return errLife
-	default:
-		return err
-	}
-}
-
 func (d *drain) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-// stopReading ends the reading of the stream that ctx belongs to.
-func stopReading(ctx context.Context) {
+// stopReading ends the reading of the stream that ctx belongs to with cause.
+func stopReading(ctx context.Context, cause error) {
 	if stream, ok := wire.FromContext(ctx); ok {
 		// An error says that the connection has no read deadlines; then the stream ends when
 		// the client has sent something, or when the connection is closed.
-		_ = stream.StopReading()
+		_ = stream.StopReading(cause)
 	}
 }
 
-// afterDeadline is how long after its deadline the reading of a stream ends: the context has ended then,
-// and says why.
-const afterDeadline = 10 * time.Millisecond
-
 // stopReadingAt ends the reading of the stream that ctx belongs to at some time to come.
-func stopReadingAt(ctx context.Context, deadline time.Time) {
+func stopReadingAt(ctx context.Context, deadline time.Time, cause error) {
 	if stream, ok := wire.FromContext(ctx); ok {
-		_ = stream.StopReadingAt(deadline) // As in stopReading.
+		_ = stream.StopReadingAt(deadline, cause) // As in stopReading.
 	}
 }

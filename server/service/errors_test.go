@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -62,22 +60,5 @@ func TestCodedHasOneCodeForEachError(t *testing.T) {
 		if got := isStoreError(test.ctx, test.err); got != test.store {
 			t.Errorf("%v, with a context that has ended with %v: is an error of the store: %v", test.err, test.ctx.Err(), got)
 		}
-	}
-}
-
-// The store's network has read deadlines, too: that one of them has passed does not mean that the drain has ended
-// the chat.
-func TestDrainKeepsAnErrorOfTheStore(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	drain := newDrain(0)
-	drain.refuse()
-	err := fmt.Errorf("%w: %w", notes.ErrUnknown, os.ErrDeadlineExceeded)
-	if got := drain.reason(ctx, &drainable{ctx: ctx}, time.Time{}, err); !errors.Is(got, notes.ErrUnknown) {
-		t.Errorf("got %v, want %v", got, err)
-	}
-	ended := connect.NewError(connect.CodeUnknown, os.ErrDeadlineExceeded) // as Connect has it
-	if got := drain.reason(ctx, &drainable{ctx: ctx}, time.Time{}, ended); !errors.Is(got, errDraining) {
-		t.Errorf("the end of reading: got %v, want %v", got, errDraining)
 	}
 }

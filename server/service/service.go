@@ -275,7 +275,9 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	start := time.Now()
 	peer := stream.Peer()
 	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.Of(peer.Addr))
-	err = reasonOf(ctx, err)
+	if err == nil {
+		err = gone(ctx)
+	}
 	ended := func(err error) { h.ended(ctx, stream.Spec().Procedure, peer, traffic, start, err) }
 	if below, ok := wire.FromContext(ctx); ok && err == nil {
 		below.AtEnd(func(gone error) { ended(canceled(gone)) }) // It is well only once the response is written.

@@ -22,9 +22,10 @@ var bodyBuffers = newPool(bodyBytes)
 type body struct {
 	buffered
 
-	inner io.ReadCloser
-	atEnd func() // is called at the end of the request, unless it is nil
-	small [idleBodyBytes]byte
+	inner  io.ReadCloser
+	stream *Stream // knows why reading has ended
+	atEnd  func()  // is called at the end of the request, unless it is nil
+	small  [idleBodyBytes]byte
 }
 
 func newBody(inner io.ReadCloser) *body {
@@ -39,7 +40,11 @@ type ending struct{ body *body }
 
 func (e ending) Read(p []byte) (int, error) {
 	n, err := e.body.inner.Read(p)
-	if e.body.atEnd != nil && errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
+	case !errors.Is(err, io.EOF):
+		err = e.body.stream.readError(err)
+	case e.body.atEnd != nil:
 		e.body.atEnd()
 		e.body.atEnd = nil
 	}
@@ -67,12 +72,18 @@ func (b *body) message() (flags byte, length int) {
 	return b.unread()[0], int(binary.BigEndian.Uint32(b.unread()[1:]))
 }
 
-// MessagesWithin bounds how long a message may take to arrive that is received by [Frames.Receive], or between
+// messageDeadline is the time that a message may take to arrive, and the error that reads return beyond it.
+type messageDeadline struct {
+	timeout time.Duration
+	cause   error
+}
+
+// SetMessageTimeout bounds how long a message may take to arrive that is received by [Frames.Receive], or between
 // [Stream.Begin] and [Stream.End]. It counts from when the first bytes of the message are there, so the client may
 // be silent between messages. When the time has passed, reading ends as by [Stream.StopReading]. It must be called
-// before anything is read.
-func (s *Stream) MessagesWithin(timeout time.Duration) {
-	s.messageTimeout = timeout
+// before anything is read. 0 is no bound.
+func (s *Stream) SetMessageTimeout(timeout time.Duration, cause error) {
+	s.messages = messageDeadline{timeout, cause}
 }
 
 // Begin blocks until the next message of the request has begun to arrive, and returns how long it is, in bytes, as it
@@ -89,26 +100,19 @@ func (s *Stream) Begin() (length int, ok bool) {
 
 // begin sets a deadline if the next message is not there whole.
 func (s *Stream) begin(length int) {
-	if s.messageTimeout > 0 && !s.arriving && len(s.body.unread()) < prefixSize+length {
+	if s.messages.timeout > 0 && !s.arriving && len(s.body.unread()) < prefixSize+length {
 		// An error says that the connection has no read deadlines, and then it has no timeouts.
-		_ = s.arriveBy(time.Now().Add(s.messageTimeout))
+		_ = s.setArrive(readDeadline{time.Now().Add(s.messages.timeout), s.messages.cause})
 		s.arriving = true
 	}
 }
 
 // End says that a message has arrived, or will not, after [Stream.Begin].
 func (s *Stream) End() {
-	if s.arriving && !s.Late() {
+	if s.arriving {
 		s.arriving = false
-		_ = s.arriveBy(time.Time{}) // As in begin.
+		_ = s.setArrive(readDeadline{}) // As in begin.
 	}
-}
-
-// Late returns whether reading has ended because something did not arrive in time: a message, or a whole request.
-func (s *Stream) Late() bool {
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
-	return !s.arrive.IsZero() && time.Now().After(s.arrive) && (s.stop.IsZero() || s.arrive.Before(s.stop))
 }
 
 // Receive returns the next message of the request, encoded. It blocks until there is one. The message is

@@ -26,16 +26,15 @@ type Stream struct {
 	body       *body
 	binary     bool
 	isHTTP1    bool
-	// messageTimeout is what MessagesWithin has set.
-	messageTimeout time.Duration
-	arriving       bool        // a message has a deadline; it is the reader's
-	atEnd          func(error) // is called once the HTTP handler has returned, unless it is nil
+	messages   messageDeadline
+	arriving   bool        // a message has a deadline; only the reader uses it
+	atEnd      func(error) // is called once the HTTP handler has returned, unless it is nil
 
 	deadlines sync.Mutex // guards the rest
-	// stop is when reading ends for good, and arrive when what has begun to arrive must be there. Without
-	// one of them, it is zero.
-	stop, arrive time.Time
-	timer        *time.Timer // is for the first of them
+	// stop is when reading ends for good, and arrive when what has begun to arrive must be there.
+	stop, arrive readDeadline
+	timer        *time.Timer // for the first of them
+	cause        error       // of the one that has passed first
 	over         bool        // the HTTP handler has returned
 }
 
@@ -53,6 +52,7 @@ func NewHandler(next http.Handler) http.Handler {
 		}
 		request = request.WithContext(context.WithValue(request.Context(), streamKey{}, stream))
 		request.Body = stream.body
+		stream.body.stream = stream
 		defer stream.end()
 		next.ServeHTTP(response, request)
 	})
@@ -78,58 +78,66 @@ func isBinary(contentType string) bool {
 	}
 }
 
-// StopReading ends the reading of the request's body: what has arrived can still be read, then
-// comes an error. Writing goes on as before. With HTTP/1.1, where a connection has one request at a
+// StopReading ends the reading of the request's body: what has arrived can still be read, and then reads
+// return cause. Writing goes on as before. With HTTP/1.1, where a connection has one request at a
 // time, the connection cannot be used again. It may be called concurrently with all else, but not once
 // the HTTP handler has returned.
-func (s *Stream) StopReading() error {
-	return s.StopReadingAt(past)
+func (s *Stream) StopReading(cause error) error {
+	return s.StopReadingAt(past, cause)
 }
 
 // StopReadingAt is [Stream.StopReading] at some time to come. Of several such times, the first counts.
-func (s *Stream) StopReadingAt(deadline time.Time) error {
+func (s *Stream) StopReadingAt(deadline time.Time, cause error) error {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
-	if s.stop.IsZero() || deadline.Before(s.stop) {
-		s.stop = deadline
+	if s.stop.isZero() || deadline.Before(s.stop.at) {
+		s.stop = readDeadline{deadline, cause}
 	}
 	return s.applyDeadlines()
 }
 
-// ArriveBy is [Stream.StopReadingAt] for a request that is to have come to its end by then. Once it has, the
-// deadline is taken back.
-func (s *Stream) ArriveBy(deadline time.Time) error {
-	s.body.atEnd = func() { _ = s.arriveBy(time.Time{}) }
-	return s.arriveBy(deadline)
+// SetRequestDeadline is [Stream.StopReadingAt] for a request that must have arrived whole by then. Once it has, the
+// deadline is lifted.
+func (s *Stream) SetRequestDeadline(deadline time.Time, cause error) error {
+	s.body.atEnd = func() { _ = s.setArrive(readDeadline{}) }
+	return s.setArrive(readDeadline{deadline, cause})
 }
 
-// arriveBy sets when what has begun to arrive must be there. The zero time takes that back, unless it has come to
-// pass.
-func (s *Stream) arriveBy(deadline time.Time) error {
+// setArrive sets the deadline for what has begun to arrive. The zero deadline lifts it, unless it has passed.
+func (s *Stream) setArrive(deadline readDeadline) error {
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
 	s.arrive = deadline
 	return s.applyDeadlines()
 }
 
-// applyDeadlines ends reading if the first of the deadlines has passed, and otherwise sees to it that it will. The
+// readDeadline is when reading ends, and the error that reads return then. The zero value is none.
+type readDeadline struct {
+	at    time.Time
+	cause error
+}
+
+func (d readDeadline) isZero() bool { return d.at.IsZero() }
+
+// applyDeadlines ends reading if the first of the deadlines has passed, and otherwise sets a timer for it. The
 // caller holds s.deadlines.
 //
 // net/http is told of a deadline only when it has passed: it would make a timer for one to come even after the client
 // has reset the stream, and that timer would keep the stream, with what was sent on it, until then.
 func (s *Stream) applyDeadlines() error {
 	first := s.stop
-	if first.IsZero() || !s.arrive.IsZero() && s.arrive.Before(first) {
+	if first.isZero() || !s.arrive.isZero() && s.arrive.at.Before(first.at) {
 		first = s.arrive
 	}
-	wait := time.Until(first)
+	wait := time.Until(first.at)
 	switch {
-	case s.over:
-	case first.IsZero():
+	case s.over || s.cause != nil:
+	case first.isZero():
 		if s.timer != nil {
 			s.timer.Stop()
 		}
 	case wait <= 0:
+		s.cause = first.cause
 		return s.controller.SetReadDeadline(past)
 	case s.timer == nil:
 		s.timer = time.AfterFunc(wait, s.expire)
@@ -137,6 +145,16 @@ func (s *Stream) applyDeadlines() error {
 		s.timer.Reset(wait)
 	}
 	return nil
+}
+
+// readError returns err, with which a read of the body has ended, or why reading was ended.
+func (s *Stream) readError(err error) error {
+	s.deadlines.Lock()
+	defer s.deadlines.Unlock()
+	if s.cause != nil {
+		return s.cause
+	}
+	return err
 }
 
 // past is a deadline that has passed.
@@ -195,10 +213,12 @@ func (s *Stream) end() {
 	}
 }
 
+var errReset = errors.New("the stream was reset by its own side")
+
 // Reset ends the stream at once: a write that blocks, and any later one, returns an error. With HTTP/1.1 that is
 // the connection. It may be called like [Stream.StopReading].
 func (s *Stream) Reset() error {
-	err := s.StopReading()
+	err := s.StopReading(errReset)
 	s.deadlines.Lock()
 	defer s.deadlines.Unlock()
 	if s.over {

@@ -193,11 +193,12 @@ func TestStopReadingEndsReadingAndNotWriting(t *testing.T) {
 			t.Errorf("got %q, %v", first, err)
 		}
 		stream, _ := wire.FromContext(request.Context())
-		if err := stream.StopReading(); err != nil {
+		cause := errors.New("the cause")
+		if err := stream.StopReading(cause); err != nil {
 			t.Error(err)
 		}
-		if n, err := request.Body.Read(first); err == nil {
-			t.Errorf("read %d bytes after StopReading", n)
+		if n, err := request.Body.Read(first); n > 0 || !errors.Is(err, cause) {
+			t.Errorf("read %d bytes, %v after StopReading, want its cause", n, err)
 		}
 		if err := errors.Join(frames.Write([]byte("bye")), frames.Flush()); err != nil {
 			t.Error(err)
