@@ -28,6 +28,11 @@ help: ## Describe the targets
 run: ## Serve RouteGuide on localhost:50051
 	go run ./server
 
+.PHONY: build
+build: ## Build static binaries of the commands into bin/
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/routeguide-server ./server
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/routeguide-client ./client
+
 .PHONY: test
 test: tools ## Run every test, with the race detector, and against the stock tools
 	go test -race -count=1 ./...

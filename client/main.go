@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"connectrpc.com/connect"
+	"github.com/alecthomas/kong"
 
 	"example.com/routeguide/internal/command"
 )
@@ -22,6 +23,8 @@ Exit codes: 0 if all went well, 1 on an error, 2 if the flags make no sense.`
 type flags struct {
 	Play playFlags `cmd:"" default:"withargs" help:"Make the four calls of the tutorials (the default)."`
 	Load loadFlags `cmd:"" help:"Put load on a server, and say how fast it answers."`
+
+	Version kong.VersionFlag `env:"-" help:"Print version, revision and the version of Go, and exit."`
 }
 
 func main() {
@@ -34,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if parsed.Command() == "load" {
+	if parsed.Command == "load" {
 		return flags.Load.run(ctx, stdout, stderr)
 	}
 	return flags.Play.run(ctx, stdout)

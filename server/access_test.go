@@ -217,7 +217,7 @@ func TestWhatWouldLetOthersListenIsRefused(t *testing.T) {
 		"no streams":            {"--listen", "127.0.0.1:0", "--max-streams", "0"},
 	} {
 		var usage *command.UsageError
-		if err := run(t.Context(), append(args, "--notes", "memory:"), io.Discard, io.Discard); !errors.As(err, &usage) {
+		if err := run(t.Context(), append(args, "--store", "memory:"), io.Discard, io.Discard); !errors.As(err, &usage) {
 			t.Errorf("%s: got %v, want a usage error", name, err)
 		}
 	}
@@ -272,7 +272,7 @@ func TestCORSOriginsThatNoBrowserSendsAreUsageErrors(t *testing.T) {
 		"https://*.*.example":                 "only one *",
 		"https://good.example, bad.example":   "\"bad.example\" is no origin",
 	} {
-		err := run(t.Context(), []string{"--notes", "memory:", "--listen", "127.0.0.1:0", "--cors-origins", origin}, io.Discard, io.Discard)
+		err := run(t.Context(), []string{"--store", "memory:", "--listen", "127.0.0.1:0", "--cors-origins", origin}, io.Discard, io.Discard)
 		var usage *command.UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--cors-origins: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want a usage error with %q", origin, err, want)
@@ -290,7 +290,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, address, err := process.StartServer(program, "--notes", "pebble:"+t.TempDir(), "--admin", "127.0.0.1:0")
+	server, address, err := process.StartServer(program, "--store", "pebble:"+t.TempDir(), "--admin", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 		writers[i] = &writer{name: fmt.Sprintf("w%d", i), own: &routeguide.Point{Longitude: int32(i + 1)}, answered: make(map[string]bool)}
 	}
 	for range kills {
-		server, url := startProcess(t, "--notes", "pebble:"+dir, "--history", "3")
+		server, url := startProcess(t, "--store", "pebble:"+dir, "--history", "3")
 		ctx, cancel := context.WithCancel(t.Context())
 		var writing sync.WaitGroup
 		for _, writer := range writers {
@@ -158,7 +158,7 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 		cancel()
 		writing.Wait()
 	}
-	server, url := startProcess(t, "--notes", "pebble:"+dir)
+	server, url := startProcess(t, "--store", "pebble:"+dir)
 	answered := 0
 	for _, writer := range writers {
 		answered += len(writer.answered)
@@ -179,8 +179,8 @@ func TestTwoServersOnARedisClusterSeeOneOrder(t *testing.T) {
 	t.Parallel()
 	nodes := redistest.StartCluster(t)
 	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr
-	first, firstURL := startProcess(t, "--notes", url, "--redis-replicas", "1", "--history", "3")
-	second, secondURL := startProcess(t, "--notes", url, "--redis-replicas", "1", "--history", "3")
+	first, firstURL := startProcess(t, "--store", url, "--redis-replicas", "1", "--history", "3")
+	second, secondURL := startProcess(t, "--store", url, "--redis-replicas", "1", "--history", "3")
 	writers := make([]*writer, 4)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -193,8 +193,8 @@ func TestTwoServersOnARedisClusterSeeOneOrder(t *testing.T) {
 	if err := errors.Join(first.Stop(), second.Stop()); err != nil {
 		t.Fatal(err)
 	}
-	_, firstURL = startProcess(t, "--notes", url)
-	_, secondURL = startProcess(t, "--notes", url)
+	_, firstURL = startProcess(t, "--store", url)
+	_, secondURL = startProcess(t, "--store", url)
 	answered := 0
 	for _, at := range append([]*routeguide.Point{shared}, writers[0].own, writers[1].own, writers[2].own, writers[3].own) {
 		one, other := readLog(t, firstURL, at), readLog(t, secondURL, at)
@@ -213,8 +213,8 @@ func TestTwoServersOnARedisClusterSeeOneOrder(t *testing.T) {
 func TestASecondServerOnAFolderIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "notes")
-	first, _ := startProcess(t, "--notes", "pebble:"+dir)
-	second, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--notes", "pebble:"+dir)
+	first, _ := startProcess(t, "--store", "pebble:"+dir)
+	second, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--store", "pebble:"+dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestASecondServerOnAFolderIsRefused(t *testing.T) {
 		t.Errorf("the second server ended with %d, %v:\n%s", code, err, second.Printed())
 	}
 	// What the first one keeps can be read meanwhile.
-	if printed, err := process.Run(t.Context(), must(program()), "notes", "stats", "--notes", "pebble:"+dir); err != nil || !strings.Contains(printed, "notes        0") {
+	if printed, err := process.Run(t.Context(), must(program()), "notes", "stats", "--store", "pebble:"+dir); err != nil || !strings.Contains(printed, "notes        0") {
 		t.Errorf("stats: %v\n%s", err, printed)
 	}
 	if err := first.Stop(); err != nil {

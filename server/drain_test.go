@@ -22,7 +22,7 @@ import (
 func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 	const clients, chatsEach = 20, 50
 	folder := t.TempDir()
-	server, url := startProcess(t, "--notes", "pebble:"+folder)
+	server, url := startProcess(t, "--store", "pebble:"+folder)
 	var chatting, opened sync.WaitGroup
 	answered := make([]int, clients*chatsEach)
 	ends := make([]error, clients*chatsEach)
@@ -77,7 +77,7 @@ func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 	if !refused.Load() {
 		t.Error("no call was refused")
 	}
-	_, url = startProcess(t, "--notes", "pebble:"+folder)
+	_, url = startProcess(t, "--store", "pebble:"+folder)
 	total := 0
 	for number, count := range answered {
 		if connect.CodeOf(ends[number]) != connect.CodeUnavailable {
@@ -132,7 +132,7 @@ func chatUntilTheEnd(ctx context.Context, client *routechat.Client, longitude in
 }
 
 func TestASecondSignalEndsAtOnce(t *testing.T) {
-	server, url := startProcess(t, "--notes", "memory:", "--drain-delay", "10m")
+	server, url := startProcess(t, "--store", "memory:", "--shutdown-delay", "10m")
 	client, err := routechat.New(url)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 }
 
 func TestAChatLastsAsLongAsItMay(t *testing.T) {
-	url, stop := start(t, "--chat-life", "200ms")
+	url, stop := start(t, "--max-chat-age", "200ms")
 	client, err := routechat.New(url)
 	if err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ func TestServerEndsWhenItsPebbleFolderIsReplaced(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
 			dir := filepath.Join(folder, "notes")
-			server, url := startProcess(t, "--notes", "pebble:"+dir)
+			server, url := startProcess(t, "--store", "pebble:"+dir)
 			if _, err := converse(t, url, &routeguide.Point{}, "a"); err != nil {
 				t.Fatal(err)
 			}
@@ -102,10 +102,10 @@ func TestServerEndsWhenAnotherOpensThePathOfItsPebbleFolder(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
 			dir := filepath.Join(folder, "notes")
-			first, url := startProcess(t, "--notes", "pebble:"+dir)
+			first, url := startProcess(t, "--store", "pebble:"+dir)
 			shell(t, folder, script)
 			awaitHealth(t, url, "NOT_SERVING")
-			second, secondURL := startProcess(t, "--notes", "pebble:"+dir)
+			second, secondURL := startProcess(t, "--store", "pebble:"+dir)
 			if code, err := first.Wait(); code != 1 || err != nil || !strings.Contains(first.Printed(), "was replaced") {
 				t.Errorf("the first server ended with %d, %v:\n%s", code, err, first.Printed())
 			}
@@ -132,7 +132,7 @@ func TestServerWaitsUntilItsPebbleFolderIsBack(t *testing.T) {
 			if err := os.Mkdir(folder, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			server, url := startProcess(t, "--notes", "pebble:"+filepath.Join(folder, "notes"))
+			server, url := startProcess(t, "--store", "pebble:"+filepath.Join(folder, "notes"))
 			at := &routeguide.Point{Latitude: 1}
 			if _, err := converse(t, url, at, "a"); err != nil {
 				t.Fatal(err)
@@ -158,7 +158,7 @@ func TestServerWithoutItsPebbleFolderEndsInOrder(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	dir := filepath.Join(folder, "notes")
-	server, url := startProcess(t, "--notes", "pebble:"+dir)
+	server, url := startProcess(t, "--store", "pebble:"+dir)
 	if _, err := converse(t, url, &routeguide.Point{}, "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestServerWithoutItsPebbleFolderEndsInOrder(t *testing.T) {
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("the folder was made anew")
 	}
-	again, address, err := process.StartServer(must(program()), "--notes", "pebble:"+filepath.Join(folder, "away"))
+	again, address, err := process.StartServer(must(program()), "--store", "pebble:"+filepath.Join(folder, "away"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,7 +119,7 @@ func TestHostileClients(t *testing.T) {
 	for _, test := range attacks {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			server, address, err := process.StartServer(program, append([]string{"--notes", "memory:"}, test.flags...)...)
+			server, address, err := process.StartServer(program, append([]string{"--store", "memory:"}, test.flags...)...)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,25 +10,25 @@ import (
 	"example.com/routeguide/server/notes"
 )
 
-// limitFlags bound what clients may take. Their defaults suit a server for strangers on a machine with a few
-// gigabytes of memory.
+// limitFlags bound what clients may use. The defaults suit a server on the open internet, on a machine with a few
+// gigabytes of memory. docs/limits.md lists every bound with its code. Hidden are those that no user has had a reason to move.
 type limitFlags struct {
-	MaxText         byteSize      `default:"64KiB" placeholder:"BYTES" help:"Take notes with texts up to this length (${default}); all of a note may be 1 KiB longer."`
-	MaxMessage      byteSize      `default:"512KiB" placeholder:"BYTES" help:"Take messages up to this length, when they are unpacked (${default})."`
-	MaxHeader       byteSize      `default:"64KiB" placeholder:"BYTES" help:"Take request headers up to this length (${default})."`
-	MaxConnections  int           `default:"10000" placeholder:"N" help:"Hold this many connections (${default}). Further ones wait. 0 is no bound."`
-	MaxStreams      int           `default:"1000" placeholder:"N" help:"Hold this many calls on one connection (${default})."`
-	MaxChats        int           `default:"100000" placeholder:"N" help:"Hold this many chats in all (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	MaxCalls        int           `default:"5000" placeholder:"N" help:"Hold this many calls that are no chats (${default}), and as many questions about health. Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	MaxArriving     byteSize      `default:"64MiB" placeholder:"BYTES" help:"Hold this much of notes longer than 4 KiB that have arrived in part (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Let one client hold this part of the connections, chats and calls, and of what arrives. 100 is all of it. By default 10, or 100 if only this machine can call."`
-	MaxPending      int           `default:"262144" placeholder:"N" help:"Let this many notes of a chat wait for their replies (${default}). A client that has written so many is not read from until it reads."`
-	MaxPendingInAll int           `name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Let this many notes of all chats wait for their replies (${default}, 192 MiB). Beyond it, the chats that have the most are ended. 0 is no bound."`
-	NoteRate        float64       `default:"-1" placeholder:"N" help:"Take this many notes a second from a client, after ten seconds' worth at once; a faster one is read from more slowly. 0 is no bound. By default 1000, or no bound if only this machine can call."`
-	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a chat whose client takes longer than this to take 32 KiB that wait for it, and any other call whose client does so with 16 KiB (${default}). 0 is never."`
-	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Let a request take this long to arrive, and a note of a RouteChat once it has begun to; a RecordRoute may take longer (${default}). 0 is no bound."`
+	MaxText         byteSize      `default:"64KiB" placeholder:"BYTES" help:"Largest text of a note (${default}); all of a note may be 1 KiB larger."`
+	MaxMessage      byteSize      `default:"512KiB" placeholder:"BYTES" help:"Largest request message, uncompressed (${default})."`
+	MaxHeader       byteSize      `hidden:"" default:"64KiB" placeholder:"BYTES" help:"Largest request header (${default})."`
+	MaxConnections  int           `default:"10000" placeholder:"N" help:"Most open connections (${default}). Further ones wait. 0 is no bound."`
+	MaxStreams      int           `hidden:"" default:"1000" placeholder:"N" help:"Most open calls of a connection (${default})."`
+	MaxChats        int           `default:"100000" placeholder:"N" help:"Most open chats (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
+	MaxCalls        int           `default:"5000" placeholder:"N" help:"Most open calls other than chats (${default}), and as many health checks. Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
+	MaxArriving     byteSize      `hidden:"" default:"64MiB" placeholder:"BYTES" help:"Most bytes of notes larger than 4 KiB that have arrived in part (${default}). 0 is no bound."`
+	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Share of the connections, chats and calls that one client may use, in percent; 100 is no bound. By default 10, or 100 if only this machine can call."`
+	MaxPending      int           `default:"262144" placeholder:"N" help:"Most notes of a chat that wait for their replies (${default}). Beyond it the server stops reading the chat."`
+	MaxPendingInAll int           `hidden:"" name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Most notes of all chats that wait for their replies (${default}, 192 MiB). 0 is no bound."`
+	NoteRate        float64       `default:"-1" placeholder:"N" help:"Most notes of a client per second, with a burst of ten seconds' worth. Beyond it the server reads more slowly. 0 is no bound. By default 1000, or no bound if only this machine can call."`
+	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a slow consumer: a call whose client takes none of its answer for this long (${default}). 0 is never."`
+	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Time for a request, or a note of a chat, to arrive once it has begun to (${default}). 0 is no bound."`
 	IdleTimeout     time.Duration `default:"5m" placeholder:"DURATION" help:"Close a connection that has had no call for this long (${default})."`
-	ChatLife        time.Duration `default:"0s" placeholder:"DURATION" help:"End a chat that has lasted this long with UNAVAILABLE, once it has its replies. 0, the default, is never."`
+	MaxChatAge      time.Duration `renamed:"chat-life" default:"0s" placeholder:"DURATION" help:"End a chat of this age with UNAVAILABLE, once it has its replies. 0, the default, is never."`
 }
 
 // defaultClientShare is what one client may hold, in percent, of a server that others than its own machine can call:
@@ -67,7 +67,7 @@ func (f *limitFlags) check() error {
 		{"stall-timeout", int64(f.StallTimeout), 0},
 		{"request-timeout", int64(f.RequestTimeout), 0},
 		{"idle-timeout", int64(f.IdleTimeout), 1},
-		{"chat-life", int64(f.ChatLife), 0},
+		{"max-chat-age", int64(f.MaxChatAge), 0},
 	} {
 		if limit.value < limit.least {
 			return command.Usagef("--%s: want %d or more", limit.flag, limit.least)

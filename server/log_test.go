@@ -22,7 +22,7 @@ func startLogging(t *testing.T) (server *exec.Cmd, log *bufio.Reader, stderr io.
 	if err != nil {
 		t.Fatal(err)
 	}
-	server = exec.Command(must(program()), "--listen", "127.0.0.1:0", "--notes", "memory:", "--admin", "127.0.0.1:0")
+	server = exec.Command(must(program()), "--listen", "127.0.0.1:0", "--store", "memory:", "--admin", "127.0.0.1:0")
 	server.Stdout, server.Stderr = write, write
 	if err := server.Start(); err != nil {
 		t.Fatal(err)

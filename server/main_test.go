@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
+	"example.com/routeguide/internal/process"
 )
 
 func TestMain(m *testing.M) {
@@ -36,7 +38,7 @@ func start(t *testing.T, args ...string) (url string, stop func() error) {
 	read, write := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := run(ctx, append([]string{"--listen", "127.0.0.1:0", "--notes", "memory:"}, args...), io.Discard, write)
+		err := run(ctx, append([]string{"--listen", "127.0.0.1:0", "--store", "memory:"}, args...), io.Discard, write)
 		_ = write.CloseWithError(io.EOF)
 		ended <- err
 	}()
@@ -80,7 +82,7 @@ func TestServesUntilItIsToldToEnd(t *testing.T) {
 func TestEmptyEnvironmentVariablesAreNotSet(t *testing.T) {
 	for _, command := range [][]string{nil, {"notes", "export"}, {"notes", "import"}, {"notes", "stats"}} {
 		var help strings.Builder
-		if err := run(t.Context(), append(command, "--help"), &help, io.Discard); !strings.Contains(help.String(), "ROUTEGUIDE_NOTES") {
+		if err := run(t.Context(), append(command, "--help"), &help, io.Discard); !strings.Contains(help.String(), "ROUTEGUIDE_STORE") {
 			t.Fatalf("got %v", err)
 		}
 		for _, name := range regexp.MustCompile("ROUTEGUIDE_[A-Z_]+").FindAllString(help.String(), -1) {
@@ -93,7 +95,7 @@ func TestEmptyEnvironmentVariablesAreNotSet(t *testing.T) {
 	}
 	store := "pebble:" + t.TempDir()
 	for _, command := range []string{"import", "export", "stats"} {
-		args := []string{"notes", command, "--notes", store}
+		args := []string{"notes", command, "--store", store}
 		if command == "import" {
 			args = append(args, "--from", os.DevNull)
 		}
@@ -131,8 +133,8 @@ func TestFlagsThatMakeNoSenseAreUsageErrorsOfOneLine(t *testing.T) {
 		{"--listen", "localhost:http:1"},
 		{"--listen", "localhost:99999"},
 		{"--listen", "localhost:bogus"},
-		{"--notes", "paper:"},
-		{"--notes", "memory:somewhere"},
+		{"--store", "paper:"},
+		{"--store", "memory:somewhere"},
 		{"--log-format", "xml"},
 		{"--log-level", "loud"},
 		{"--client-share", "0"},
@@ -153,7 +155,7 @@ func TestHelpIsPrintedToStdout(t *testing.T) {
 	if err := run(t.Context(), []string{"--help"}, &out, io.Discard); !errors.Is(err, command.ErrHelp) {
 		t.Errorf("got %v", err)
 	}
-	for _, want := range []string{"--listen", "ROUTEGUIDE_NOTES", "grpcurl"} {
+	for _, want := range []string{"--listen", "ROUTEGUIDE_STORE", "grpcurl"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the help does not mention %s:\n%s", want, out.String())
 		}
@@ -178,10 +180,57 @@ func TestWhatStopsTheStartIsNamed(t *testing.T) {
 		{[]string{"--features", bad}, "bad.json: entry 1 (line 1): location is missing"},
 		{[]string{"--features", bad + "x"}, "no such file"},
 	} {
-		err := run(t.Context(), append([]string{"--notes", "memory:"}, test.args...), io.Discard, io.Discard)
+		err := run(t.Context(), append([]string{"--store", "memory:"}, test.args...), io.Discard, io.Discard)
 		var usage *command.UsageError
 		if err == nil || errors.As(err, &usage) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v: got %v, want an error with %q", test.args, err, test.want)
 		}
+	}
+}
+
+// Names that flags had once go on working, with one warning each.
+func TestRenamedFlagsWorkAndWarn(t *testing.T) {
+	t.Setenv("ROUTEGUIDE_KEEP", "720h")
+	server, _, err := process.StartServer(must(program()), "--notes", "memory:", "--drain", "1s", "--drain-delay=1ms", "--chat-life", "1h",
+		"--max-header", "64KiB", "--max-streams", "10", "--max-arriving", "1MiB", "--max-pending-in-all", "1000", "--redis-replicas", "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	log := server.Printed()
+	for _, want := range []string{
+		"--notes is called --store now", "--drain is called --shutdown-timeout now", "--drain-delay is called --shutdown-delay now",
+		"--chat-life is called --max-chat-age now", "ROUTEGUIDE_KEEP is called ROUTEGUIDE_RETENTION now",
+	} {
+		if strings.Count(log, want) != 1 {
+			t.Errorf("%q is in the log %d times, want once:\n%s", want, strings.Count(log, want), log)
+		}
+	}
+	if count := strings.Count(log, "level=WARN"); count != 5 {
+		t.Errorf("%d warnings, want 5:\n%s", count, log)
+	}
+}
+
+func TestVersionIsPrintedAndLogged(t *testing.T) {
+	t.Setenv("ROUTEGUIDE_VERSION", "1") // It is no flag by this name.
+	var out strings.Builder
+	if err := run(t.Context(), []string{"--version"}, &out, io.Discard); !errors.Is(err, command.ErrHelp) || !strings.Contains(out.String(), runtime.Version()) {
+		t.Errorf("got %q, %v, want the version of Go", &out, err)
+	}
+	server, _, err := process.StartServer(must(program()), "--store", "memory:", "--admin", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := server.Await(`admin=(\S+)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if metrics := get(t, "http://"+admin[1]+"/metrics"); !strings.Contains(metrics, `routeguide_build_info{goversion="`+runtime.Version()+`",`) {
+		t.Error("there is no routeguide_build_info among the metrics")
+	}
+	if err := server.Stop(); err != nil || !strings.Contains(server.Printed(), runtime.Version()) {
+		t.Errorf("got %v, want the version of Go in the log", err)
 	}
 }

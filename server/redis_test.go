@@ -17,7 +17,7 @@ import (
 func TestRedisThatHangsIsNoDeadlineOfTheClient(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
-	server, url := startProcess(t, "--notes", "redis://"+redis.Addr, "--admin", "127.0.0.1:0")
+	server, url := startProcess(t, "--store", "redis://"+redis.Addr, "--admin", "127.0.0.1:0")
 	admin, err := server.Await(`admin=(\S+)`)
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/server/admin"
@@ -36,28 +38,43 @@ One port takes Connect, gRPC and gRPC-Web, binary and JSON, over HTTP/2 and HTTP
 
 Try it: grpcurl -plaintext localhost:50051 list
 
-"server notes --help" says how to export, import and count the notes that are kept.
+"server notes --help" says how to export, import and count notes.
 
-SIGINT and SIGTERM end it: open chats get the replies they are owed. A second signal ends it at once. Exit codes: 0 after a signal, 1 on an error, 2 if the flags make no sense.`
+On SIGINT or SIGTERM, open chats get the replies they are owed. A second signal ends the server at once. Exit codes: 0 after a signal, 1 on an error, 2 if the flags make no sense.`
 
 // closeTimeout is how long calls have to end when their connections are closed.
 const closeTimeout = 5 * time.Second
 
 type serverFlags struct {
-	Listen        string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on ${default}: host:port. Port 0 takes a free one; an empty host is every address of this machine."`
-	Notes         string        `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"Keep notes there (${default}). ${notes}"`
-	History       int           `default:"0" placeholder:"N" help:"Reply with the newest N notes of a location. 0, the default, is all. Nothing is deleted."`
-	Keep          time.Duration `default:"0s" placeholder:"DURATION" help:"Forget notes older than this, such as 30d or 12h. 0, the default, is never."`
-	MaxStore      byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
-	RedisReplicas int           `default:"0" placeholder:"N" help:"Answer a note when N replicas of its Redis node have it too (${default})."`
-	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
-	Drain         time.Duration `default:"10s" placeholder:"DURATION" help:"When told to end, wait this long for open calls (${default})."`
-	DrainDelay    time.Duration `default:"0s" placeholder:"DURATION" help:"When told to end, say NOT_SERVING, but go on serving for this long, so that balancers see it (${default})."`
-	LogFormat     string        `default:"text" enum:"text,json" placeholder:"text|json" help:"Log to stderr in this format (${default})."`
-	LogLevel      slog.Level    `default:"info" placeholder:"LEVEL" help:"Log from this level on: debug, info, warn or error (${default})."`
+	serveFlags   `embed:"" group:"Serving:"`
+	storeFlags   `embed:"" group:"Store:"`
+	accessFlags  `embed:"" group:"Access:"`
+	limitFlags   `embed:"" group:"Limits (see docs/limits.md):"`
+	observeFlags `embed:"" group:"Observability:"`
 
-	accessFlags `embed:""`
-	limitFlags  `embed:""`
+	Version kong.VersionFlag `env:"-" help:"Print version, revision and the version of Go, and exit."`
+}
+
+type serveFlags struct {
+	Listen          string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on this address, host:port (${default}). Port 0 takes a free one; an empty host is every address of this machine."`
+	Features        string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
+	History         int           `default:"0" placeholder:"N" help:"Reply with the newest N notes of a location. 0, the default, is all. Nothing is deleted."`
+	ShutdownTimeout time.Duration `renamed:"drain" default:"10s" placeholder:"DURATION" help:"After SIGTERM, wait this long for open calls to end (${default})."`
+	ShutdownDelay   time.Duration `renamed:"drain-delay" default:"0s" placeholder:"DURATION" help:"After SIGTERM, serve on for this long while health says NOT_SERVING, so that load balancers see it (${default})."`
+}
+
+type storeFlags struct {
+	Store     string        `renamed:"notes" default:"pebble:routeguide-notes" placeholder:"STORE" help:"Keep notes there (${default}). ${stores}"`
+	Retention time.Duration `renamed:"keep" default:"0s" placeholder:"DURATION" help:"Delete notes that are older than this, such as 30d. 0, the default, keeps them for ever."`
+	MaxStore  byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
+	// RedisReplicas is replicas in the URL of the store.
+	RedisReplicas int `hidden:"" default:"0" help:"Answer a note when N replicas of its Redis node have it, too."`
+}
+
+type observeFlags struct {
+	Admin     string     `placeholder:"ADDR" help:"Serve /metrics, /healthz, /readyz and profiles (/debug/pprof/) there, such as localhost:50052, without authentication. Off by default."`
+	LogFormat string     `default:"text" enum:"text,json" placeholder:"text|json" help:"Format of the log, which goes to stderr (${default})."`
+	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"Level of the log: debug, info, warn or error (${default})."`
 }
 
 // check returns a usage error if a flag makes no sense.
@@ -66,22 +83,25 @@ func (f *serverFlags) check(ctx context.Context) error {
 	if err == nil {
 		_, err = net.DefaultResolver.LookupPort(ctx, "tcp", port)
 	}
-	_, isPebble := pebbleDir(f.Notes)
+	_, isPebble := pebbleDir(f.Store)
 	switch {
 	case err != nil:
 		return command.Usagef("--listen %q: want host:port, such as localhost:50051: %w", f.Listen, err)
 	case f.History < 0:
 		return command.Usagef("--history %d: want a number of notes, or 0 for all", f.History)
-	case f.Keep < 0:
-		return command.Usagef("--keep %v: want a duration, or 0 for ever", f.Keep)
-	case f.Drain < 0 || f.DrainDelay < 0:
-		return command.Usagef("--drain %v, --drain-delay %v: want durations", f.Drain, f.DrainDelay)
+	case f.Retention < 0:
+		return command.Usagef("--retention %v: want a duration, or 0 for ever", f.Retention)
+	case f.ShutdownTimeout < 0 || f.ShutdownDelay < 0:
+		return command.Usagef("--shutdown-timeout %v, --shutdown-delay %v: want durations", f.ShutdownTimeout, f.ShutdownDelay)
 	case f.RedisReplicas < 0:
 		return command.Usagef("--redis-replicas %d: want a number of replicas, or 0", f.RedisReplicas)
 	case f.MaxStore > 0 && !isPebble:
-		return command.Usagef("--max-store bounds a folder: it goes with --notes pebble:DIR")
+		return command.Usagef("--max-store bounds a folder: it goes with --store pebble:DIR")
 	case f.RedisReplicas > 0 && isPebble:
-		return command.Usagef("--redis-replicas goes with --notes redis://HOST:PORT")
+		return command.Usagef("--redis-replicas goes with --store redis://HOST:PORT")
+	}
+	if f.Admin != "" && !f.Insecure && !isLoopback(ctx, f.Admin) {
+		return command.Usagef("--admin %q has no authentication: want host:port where only this machine comes, such as localhost:50052, or --insecure if something else keeps others out", f.Admin)
 	}
 	if err := f.accessFlags.check(ctx, f.Listen); err != nil {
 		return err
@@ -102,7 +122,8 @@ func isLoopback(ctx context.Context, address string) bool {
 // runServer serves until ctx ends, and then drains. It logs to stderr.
 func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var flags serverFlags
-	if _, err := command.Parse(&flags, "server", serverDescription, map[string]string{"notes": notesHelp}, args, stdout, stderr); err != nil {
+	parsed, err := command.Parse(&flags, "server", serverDescription, map[string]string{"stores": storesHelp}, args, stdout, stderr)
+	if err != nil {
 		return err
 	}
 	if err := flags.check(ctx); err != nil {
@@ -112,6 +133,9 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	signal.Ignore(syscall.SIGPIPE)
 	logger, logs := newLogger(stderr, flags.LogFormat, flags.LogLevel)
 	defer logs.Close() // An error could be reported to nobody.
+	for _, line := range parsed.Renamed {
+		logger.WarnContext(ctx, "a flag has a new name", "flag", line)
+	}
 	features, err := readFeatures(flags.Features)
 	if err != nil {
 		return err
@@ -130,7 +154,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	defer shutDownTelemetry(told, logger)
 	health := &health{logger: logger}
-	store, err := openStore(flags.Notes, storeOptions{
+	store, err := openStore(flags.Store, storeOptions{
 		maxBytes: int64(flags.MaxStore),
 		replicas: flags.RedisReplicas,
 		logger:   logger,
@@ -146,7 +170,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	logger.InfoContext(ctx, "keeping notes", keepingNotes(flags.Notes)...)
+	logger.InfoContext(ctx, "keeping notes", keepingNotes(flags.Store)...)
 	guide := guide.New(features)
 	service := service.New(guide, service.Options{
 		Chats:          flags.chats(store, flags.History),
@@ -158,7 +182,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		ArrivingBytes:  int(flags.MaxArriving),
 		RequestTimeout: flags.RequestTimeout,
 		StallTimeout:   flags.StallTimeout,
-		ChatLife:       flags.ChatLife,
+		ChatLife:       flags.MaxChatAge,
 		Origins:        flags.CORSOrigins,
 		Require:        require,
 		Interceptors:   told.Interceptors(),
@@ -191,7 +215,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		logger.InfoContext(ctx, "serving metrics, health and profiles", "admin", adminServer.Addr().String())
 	}
 	background := startBackground(ctx, &flags, store, service, logger)
-	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len())
+	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len(), "version", command.ThisBuild().String())
 	err = serve(ctx, server, service, &flags, logger)
 	background.stop()
 	return errors.Join(err, store.Close())
@@ -242,21 +266,21 @@ func serve(ctx context.Context, server *h2c.Server, service *service.Service, fl
 		return err
 	case <-ctx.Done():
 	}
-	if flags.DrainDelay > 0 {
-		logger.Info("draining: serving on, while health says NOT_SERVING", "delay", flags.DrainDelay)
+	if flags.ShutdownDelay > 0 {
+		logger.Info("draining: serving on, while health says NOT_SERVING", "delay", flags.ShutdownDelay)
 		service.Leave()
 		select {
 		case err := <-served:
 			return err
-		case <-time.After(flags.DrainDelay):
+		case <-time.After(flags.ShutdownDelay):
 		}
 	}
-	logger.Info("draining: open chats get the replies they are owed", "timeout", flags.Drain)
+	logger.Info("draining: open chats get the replies they are owed", "timeout", flags.ShutdownTimeout)
 	service.Drain()
-	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), flags.Drain)
+	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), flags.ShutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(timeout); err != nil {
-		logger.Warn("closed connections that did not end in time", "timeout", flags.Drain)
+		logger.Warn("closed connections that did not end in time", "timeout", flags.ShutdownTimeout)
 		// Their chats end at once, unless the store holds them. The store is closed after them.
 		select {
 		case <-service.Drained():
@@ -282,10 +306,10 @@ type background struct {
 func startBackground(ctx context.Context, flags *serverFlags, store notes.Store, service *service.Service, logger *slog.Logger) *background {
 	retaining, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	background := &background{cancel: cancel, logger: logger}
-	if flags.Keep > 0 {
-		background.doing.Go(func() { notes.Retain(retaining, store, flags.Keep, service.OldestPending, logger) })
+	if flags.Retention > 0 {
+		background.doing.Go(func() { notes.Retain(retaining, store, flags.Retention, service.OldestPending, logger) })
 	}
-	if dir, ok := pebbleDir(flags.Notes); ok {
+	if dir, ok := pebbleDir(flags.Store); ok {
 		var err error
 		if background.socket, err = notefile.NewSocket(ctx, filepath.Join(dir, socketName), store); err != nil {
 			logger.WarnContext(ctx, "notes cannot be exported while this server runs", "err", err)

@@ -44,7 +44,7 @@ type soakServer struct {
 
 // start starts the server, whose replies have so many notes at most; 0 is all.
 func (s *soakServer) start(history int) error {
-	server, address, err := process.StartServer(s.program, "--notes", "pebble:"+s.folder, "--stall-timeout", "1s", "--admin", "127.0.0.1:0",
+	server, address, err := process.StartServer(s.program, "--store", "pebble:"+s.folder, "--stall-timeout", "1s", "--admin", "127.0.0.1:0",
 		"--history", strconv.Itoa(history))
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"example.com/routeguide/server/notes/redisstore"
 )
 
-const notesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name.`
+const storesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name; "?replicas=N" waits for N replicas to have each note, too.`
 
 // storeOptions are what stores need to know besides where they are. Each takes what concerns it.
 type storeOptions struct {
@@ -53,11 +53,11 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 		})
 	case scheme == "redis" || scheme == "rediss":
 		if _, err := redisstore.Shown(where); err != nil {
-			return nil, command.Usagef("--notes: the URL of Redis makes no sense: %w", err)
+			return nil, command.Usagef("--store: the URL of Redis makes no sense: %w", err)
 		}
 		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, Committed: options.committed})
 	default:
-		return nil, command.Usagef("--notes %q: want pebble:DIR, memory:, redis://HOST:PORT or rediss://HOST:PORT", where)
+		return nil, command.Usagef("--store %q: want pebble:DIR, memory:, redis://HOST:PORT or rediss://HOST:PORT", where)
 	}
 }
 

@@ -24,33 +24,36 @@ Export writes newline-delimited JSON, one note a line with its time, so that not
 
 type toolFlags struct {
 	Export struct {
-		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to read (${default}). ${notes}"`
+		Store string `renamed:"notes" default:"pebble:routeguide-notes" placeholder:"STORE" help:"The store to read (${default}). ${stores}"`
 		To    string `default:"-" placeholder:"FILE" help:"Write there; - is standard output (${default}). A file is only there once it is whole."`
 	} `cmd:"" help:"Write all notes."`
 	Import struct {
-		Notes   string   `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to add to (${default}). ${notes}"`
+		Store   string   `renamed:"notes" default:"pebble:routeguide-notes" placeholder:"STORE" help:"The store to add to (${default}). ${stores}"`
 		From    string   `default:"-" placeholder:"FILE" help:"Read there; - is standard input (${default})."`
 		MaxText byteSize `default:"64KiB" placeholder:"BYTES" help:"Take notes with texts up to this length (${default}), as a server does with its own --max-text; all of a note may be 1 KiB longer. 0 is no bound."`
 	} `cmd:"" help:"Add the notes of an export, with their times."`
 	Stats struct {
-		Notes string `default:"pebble:routeguide-notes" placeholder:"WHERE" help:"The store to count (${default}). ${notes}"`
+		Store string `renamed:"notes" default:"pebble:routeguide-notes" placeholder:"STORE" help:"The store to count (${default}). ${stores}"`
 	} `cmd:"" help:"Count notes, locations and bytes."`
 }
 
 // runTool runs one of the commands on a store.
 func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var flags toolFlags
-	parsed, err := command.Parse(&flags, "server notes", toolDescription, map[string]string{"notes": notesHelp}, args, stdout, stderr)
+	parsed, err := command.Parse(&flags, "server notes", toolDescription, map[string]string{"stores": storesHelp}, args, stdout, stderr)
 	if err != nil {
 		return err
 	}
-	switch parsed.Command() {
+	for _, line := range parsed.Renamed {
+		fmt.Fprintf(stderr, "server notes: %s\n", line)
+	}
+	switch parsed.Command {
 	case "export":
-		return exportNotes(ctx, flags.Export.Notes, flags.Export.To, stdout, stderr)
+		return exportNotes(ctx, flags.Export.Store, flags.Export.To, stdout, stderr)
 	case "import":
-		return importNotes(ctx, flags.Import.Notes, flags.Import.From, int(flags.Import.MaxText), stdout, stderr)
+		return importNotes(ctx, flags.Import.Store, flags.Import.From, int(flags.Import.MaxText), stdout, stderr)
 	default:
-		return countNotes(ctx, flags.Stats.Notes, stdout, stderr)
+		return countNotes(ctx, flags.Stats.Store, stdout, stderr)
 	}
 }
 
@@ -58,7 +61,7 @@ func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error
 func openForTool(where string, stderr io.Writer) (store notes.Store, socket string, err error) {
 	if dir, ok := pebbleDir(where); ok {
 		if _, err := os.Stat(dir); err != nil {
-			return nil, "", fmt.Errorf("--notes %s: %w", where, err) // To read it must not make it.
+			return nil, "", fmt.Errorf("--store %s: %w", where, err) // To read it must not make it.
 		}
 	}
 	store, err = openToolStore(where, true, stderr)
@@ -70,7 +73,7 @@ func openForTool(where string, stderr io.Writer) (store notes.Store, socket stri
 
 func openToolStore(where string, readOnly bool, stderr io.Writer) (notes.Store, error) {
 	if where == "memory:" {
-		return nil, command.Usagef("--notes memory: is gone when its server ends, and cannot be read by others")
+		return nil, command.Usagef("--store memory: is gone when its server ends, and cannot be read by others")
 	}
 	return openStore(where, storeOptions{
 		readOnly: readOnly,

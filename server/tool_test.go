@@ -86,14 +86,14 @@ func TestNotesMoveBetweenStores(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	first, second := "pebble:"+filepath.Join(folder, "first"), "pebble:"+filepath.Join(folder, "second")
-	server, url := startProcess(t, "--notes", first)
+	server, url := startProcess(t, "--store", first)
 	at := &routeguide.Point{Latitude: 5, Longitude: 7}
 	if _, err := leave(t, url, at, "a", "b", "c"); err != nil {
 		t.Fatal(err)
 	}
 	one := filepath.Join(folder, "one.ndjson")
-	runNotes(t, "export", "--notes", first, "--to", one) // from the running server
-	if refused, err := process.Run(t.Context(), must(program()), "notes", "import", "--notes", first, "--from", one); err == nil || !strings.Contains(refused, "stop the server first") {
+	runNotes(t, "export", "--store", first, "--to", one) // from the running server
+	if refused, err := process.Run(t.Context(), must(program()), "notes", "import", "--store", first, "--from", one); err == nil || !strings.Contains(refused, "stop the server first") {
 		t.Errorf("an import into the store of a running server: %v\n%s", err, refused)
 	}
 	if err := server.Stop(); err != nil {
@@ -101,14 +101,14 @@ func TestNotesMoveBetweenStores(t *testing.T) {
 	}
 	redis := "redis://" + redistest.Start(t).Addr
 	for _, want := range []string{"added 3 notes; 0 were there already", "added 0 notes; 3 were there already"} {
-		if printed := runNotes(t, "import", "--notes", redis, "--from", one); !strings.Contains(printed, want) {
+		if printed := runNotes(t, "import", "--store", redis, "--from", one); !strings.Contains(printed, want) {
 			t.Errorf("import into Redis: %q, want %q", printed, want)
 		}
 	}
 	two, three := filepath.Join(folder, "two.ndjson"), filepath.Join(folder, "three.ndjson")
-	runNotes(t, "export", "--notes", redis, "--to", two)
-	runNotes(t, "import", "--notes", second, "--from", two)
-	runNotes(t, "export", "--notes", second, "--to", three)
+	runNotes(t, "export", "--store", redis, "--to", two)
+	runNotes(t, "import", "--store", second, "--from", two)
+	runNotes(t, "export", "--store", second, "--to", three)
 	var files [3]string
 	for i, file := range []string{one, two, three} {
 		content, err := os.ReadFile(file)
@@ -120,7 +120,7 @@ func TestNotesMoveBetweenStores(t *testing.T) {
 	if files[0] != files[1] || files[1] != files[2] || strings.Count(files[0], "\n") != 3 {
 		t.Errorf("the notes are not the same:\n%s\n%s\n%s", files[0], files[1], files[2])
 	}
-	if stats := runNotes(t, "stats", "--notes", second); !strings.Contains(stats, "longest log  3 notes, at latitude 5, longitude 7") {
+	if stats := runNotes(t, "stats", "--store", second); !strings.Contains(stats, "longest log  3 notes, at latitude 5, longitude 7") {
 		t.Errorf("stats prints\n%s", stats)
 	}
 }
@@ -134,16 +134,16 @@ func TestToolsSayWhatIsWrong(t *testing.T) {
 		want  string
 	}{
 		{[]string{"notes"}, true, "export"},
-		{[]string{"notes", "export", "--notes", "memory:"}, true, "cannot be read"},
-		{[]string{"notes", "export", "--notes", "paper:"}, true, "want pebble:DIR"},
-		{[]string{"notes", "stats", "--notes", missing}, false, "no such file"},
-		{[]string{"notes", "import", "--notes", missing, "--from", "/nowhere/file"}, false, "--from"},
-		{[]string{"--keep", "-1s"}, true, "--keep"},
+		{[]string{"notes", "export", "--store", "memory:"}, true, "cannot be read"},
+		{[]string{"notes", "export", "--store", "paper:"}, true, "want pebble:DIR"},
+		{[]string{"notes", "stats", "--store", missing}, false, "no such file"},
+		{[]string{"notes", "import", "--store", missing, "--from", "/nowhere/file"}, false, "--from"},
+		{[]string{"--retention", "-1s"}, true, "--retention"},
 		{[]string{"--history", "-1"}, true, "--history"},
 		{[]string{"--max-store", "much"}, true, "not a size"},
-		{[]string{"--max-store", "1GiB", "--notes", "memory:"}, true, "--max-store"},
+		{[]string{"--max-store", "1GiB", "--store", "memory:"}, true, "--max-store"},
 		{[]string{"--redis-replicas", "1"}, true, "--redis-replicas"},
-		{[]string{"--notes", "redis://user:secret@h:1?x=1"}, true, `parameter "x"`},
+		{[]string{"--store", "redis://user:secret@h:1?x=1"}, true, `parameter "x"`},
 	} {
 		err := run(t.Context(), test.args, io.Discard, io.Discard)
 		_, usage := errors.AsType[*command.UsageError](err)
@@ -155,7 +155,7 @@ func TestToolsSayWhatIsWrong(t *testing.T) {
 
 func TestKeepForgetsOldNotesWhileTheServerRuns(t *testing.T) {
 	t.Parallel()
-	server, url := startProcess(t, "--notes", "memory:", "--keep", "1s")
+	server, url := startProcess(t, "--store", "memory:", "--retention", "1s")
 	at := &routeguide.Point{Latitude: 1}
 	if reply, err := leave(t, url, at, "old"); err != nil || len(reply) != 1 {
 		t.Fatalf("got %v, %v", reply, err)
@@ -182,7 +182,7 @@ func TestKeepForgetsOldNotesWhileTheServerRuns(t *testing.T) {
 func TestAServerOutlivesItsRedis(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always", "--requirepass", "secret")
-	server, url := startProcess(t, "--notes", "redis://:secret@"+redis.Addr)
+	server, url := startProcess(t, "--store", "redis://:secret@"+redis.Addr)
 	at := &routeguide.Point{Latitude: 1}
 	if _, err := leave(t, url, at, "a"); err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestAServerOutlivesItsRedis(t *testing.T) {
 func TestNotesAreKeptInRedisOverTLS(t *testing.T) {
 	t.Parallel()
 	redis, certificate := redistest.StartTLS(t)
-	server, address, err := process.StartServerWith([]string{"SSL_CERT_FILE=" + certificate}, must(program()), "--notes", "rediss://"+redis.Addr)
+	server, address, err := process.StartServerWith([]string{"SSL_CERT_FILE=" + certificate}, must(program()), "--store", "rediss://"+redis.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestNotesAreKeptInRedisOverTLS(t *testing.T) {
 		t.Error(err)
 	}
 	// Without the certificate, the server does not trust that Redis.
-	refused, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--notes", "rediss://"+redis.Addr)
+	refused, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--store", "rediss://"+redis.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestImportSaysWhatWasAddedBeforeAnError(t *testing.T) {
 		{good + long, []string{"--max-text", "0"}, command.ExitOK, []string{"added 0 notes; 2 were there already\n"}},
 	} {
 		write(t, file, test.text)
-		tool, err := process.Start(must(program()), append([]string{"notes", "import", "--notes", "pebble:" + filepath.Join(folder, "store"), "--from", file}, test.args...)...)
+		tool, err := process.Start(must(program()), append([]string{"notes", "import", "--store", "pebble:" + filepath.Join(folder, "store"), "--from", file}, test.args...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -270,13 +270,13 @@ func TestExportToAFullDiskFails(t *testing.T) {
 	folder := t.TempDir()
 	write(t, filepath.Join(folder, "one.ndjson"), `{"location":{},"message":"a","time":"2026-01-02T03:04:05Z"}`)
 	store := "pebble:" + filepath.Join(folder, "store")
-	runNotes(t, "import", "--notes", store, "--from", filepath.Join(folder, "one.ndjson"))
+	runNotes(t, "import", "--store", store, "--from", filepath.Join(folder, "one.ndjson"))
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	if err := run(t.Context(), []string{"notes", "export", "--notes", store}, full, io.Discard); !errors.Is(err, syscall.ENOSPC) {
+	if err := run(t.Context(), []string{"notes", "export", "--store", store}, full, io.Discard); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v, want ENOSPC", err)
 	}
 }
@@ -303,7 +303,7 @@ func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, to, "the backup of yesterday")
-	if printed, err := process.Run(t.Context(), must(program()), "notes", "export", "--notes", "pebble:"+dir, "--to", to); err == nil {
+	if printed, err := process.Run(t.Context(), must(program()), "notes", "export", "--store", "pebble:"+dir, "--to", to); err == nil {
 		t.Errorf("an export that breaks off succeeds: %s", printed)
 	}
 	files, err := filepath.Glob(to + "*")
@@ -321,11 +321,11 @@ func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
 func TestExportFromARunningServerWithALongFolder(t *testing.T) {
 	t.Parallel()
 	where := "pebble:" + filepath.Join(t.TempDir(), strings.Repeat("n", 150))
-	server, url := startProcess(t, "--notes", where)
+	server, url := startProcess(t, "--store", where)
 	if _, err := leave(t, url, &routeguide.Point{Latitude: 5}, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if exported := runNotes(t, "export", "--notes", where); !strings.Contains(exported, `"message":"a"`) {
+	if exported := runNotes(t, "export", "--store", where); !strings.Contains(exported, `"message":"a"`) {
 		t.Errorf("export prints %q", exported)
 	}
 	if err := server.Stop(); err != nil {

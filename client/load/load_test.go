@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 
 func startServer(t *testing.T, args ...string) (server *process.Process, address string) {
 	t.Helper()
-	server, address, err := process.StartServer(program, append([]string{"--notes", "memory:", "--max-text", "4MiB", "--max-message", "8MiB"}, args...)...)
+	server, address, err := process.StartServer(program, append([]string{"--store", "memory:", "--max-text", "4MiB", "--max-message", "8MiB"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func withServer(run func() int) int {
 	if err != nil {
 		log.Fatal(err)
 	}
-	server, address, err := process.StartServer(program, "--notes", "memory:")
+	server, address, err := process.StartServer(program, "--store", "memory:")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -41,52 +42,60 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{Err: fmt.Errorf(format, args...)}
 }
 
+// Parsed is what arguments and environment were read into.
+type Parsed struct {
+	// Command is the command that was chosen, if there are several.
+	Command string
+	// Renamed has a line for each old name of a flag or a variable that was used.
+	Renamed []string
+}
+
 // Parse reads args into grammar, a pointer to a struct with kong's tags. Each flag can also be
 // given as an environment variable: ROUTEGUIDE_, and the name of the flag in capitals, with
 // underscores. A variable that is empty counts as not set. An argument wins over the environment. Durations may have
-// days. The help texts may use the variables. The error is [ErrHelp] or a [*UsageError].
-func Parse(grammar any, name, description string, variables map[string]string, args []string, stdout, stderr io.Writer) (*kong.Context, error) {
+// days. A flag with the tag renamed:"old" also goes by its old name. The help texts may use the variables. The
+// error is [ErrHelp] or a [*UsageError].
+func Parse(grammar any, name, description string, variables map[string]string, args []string, stdout, stderr io.Writer) (Parsed, error) {
 	helped := false
+	vars := kong.Vars{"version": name + " " + ThisBuild().String()}
+	maps.Copy(vars, variables)
 	parser, err := kong.New(grammar,
 		kong.Name(name),
 		kong.Description(description),
-		kong.DefaultEnvars("ROUTEGUIDE"),
+		kong.DefaultEnvars(prefix),
 		kong.PostBuild(func(parser *kong.Kong) error {
 			if slices.Contains(args, "--help") {
-				return nil // Help names all variables.
+				return acceptRenamed(parser, false) // Help names all variables, by their new names.
 			}
-			return forgetEmpty(parser)
+			return errors.Join(acceptRenamed(parser, true), forgetEmpty(parser))
 		}),
 		mapper(parseDuration),
 		mapper(parseLevel),
-		kong.Vars(variables),
+		vars,
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 	)
 	if err != nil {
-		return nil, err
+		return Parsed{}, err
 	}
 	parsed, err := parser.Parse(args)
 	if helped {
-		return nil, ErrHelp
+		return Parsed{}, ErrHelp
 	}
 	if err != nil {
-		return nil, &UsageError{Err: err}
+		return Parsed{}, &UsageError{Err: err}
 	}
-	return parsed, nil
+	return Parsed{Command: parsed.Command(), Renamed: renamed(parser, args)}, nil
 }
 
 // forgetEmpty takes environment variables that are empty from their flags: kong would parse them.
 func forgetEmpty(parser *kong.Kong) error {
-	return kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
-		if flag, ok := node.(*kong.Flag); ok {
-			flag.Tag.Envs = slices.DeleteFunc(flag.Tag.Envs, func(name string) bool {
-				value, set := os.LookupEnv(name)
-				return set && value == ""
-			})
-		}
-		return next(nil)
+	return visitFlags(parser, func(flag *kong.Flag) {
+		flag.Tag.Envs = slices.DeleteFunc(flag.Tag.Envs, func(name string) bool {
+			value, set := os.LookupEnv(name)
+			return set && value == ""
+		})
 	})
 }
 

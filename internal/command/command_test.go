@@ -2,6 +2,7 @@ package command_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -17,6 +18,7 @@ type grammar struct {
 	Size    int           `default:"7"`
 	Share   float64       `default:"0.5"`
 	Switch  bool          ``
+	Wait    time.Duration `renamed:"linger-for" default:"1s"`
 	Name    string        `default:"somewhere"`
 	Kind    string        `default:"a" enum:"a,b"`
 	Keep    time.Duration `default:"1h"`
@@ -99,5 +101,37 @@ func TestParseLogLevelsInAnyCase(t *testing.T) {
 	var usage *command.UsageError
 	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--level: want debug, info, warn (or warning) or error") {
 		t.Errorf("got %v, want a usage error that says what there is", err)
+	}
+}
+
+func TestParseTakesOldNames(t *testing.T) {
+	for _, test := range []struct {
+		variable string
+		args     []string
+		want     time.Duration
+		renamed  string
+	}{
+		{"", nil, time.Second, "[]"},
+		{"", []string{"--wait=2s"}, 2 * time.Second, "[]"},
+		{"", []string{"--linger-for=2s"}, 2 * time.Second, "[--linger-for is called --wait now]"},
+		{"", []string{"--linger-for", "2s"}, 2 * time.Second, "[--linger-for is called --wait now]"},
+		{"3s", nil, 3 * time.Second, "[ROUTEGUIDE_LINGER_FOR is called ROUTEGUIDE_WAIT now]"},
+		{"3s", []string{"--wait=2s"}, 2 * time.Second, "[ROUTEGUIDE_LINGER_FOR is called ROUTEGUIDE_WAIT now]"},
+	} {
+		t.Setenv("ROUTEGUIDE_LINGER_FOR", test.variable)
+		var flags grammar
+		parsed, err := command.Parse(&flags, "test", "", nil, test.args, io.Discard, io.Discard)
+		if err != nil || flags.Wait != test.want || fmt.Sprint(parsed.Renamed) != test.renamed {
+			t.Errorf("%q, %v: got %v, %v, %v, want %v, %s", test.variable, test.args, flags.Wait, parsed.Renamed, err, test.want, test.renamed)
+		}
+	}
+	t.Setenv("ROUTEGUIDE_LINGER_FOR", "3s")
+	t.Setenv("ROUTEGUIDE_WAIT", "4s")
+	if flags, err := parse(); err != nil || flags.Wait != 4*time.Second {
+		t.Errorf("both variables: got %v, %v, want what the new one says", flags.Wait, err)
+	}
+	var help strings.Builder
+	if _, err := command.Parse(&grammar{}, "test", "", nil, []string{"--help"}, &help, io.Discard); !errors.Is(err, command.ErrHelp) || strings.Contains(strings.ToLower(help.String()), "linger") {
+		t.Errorf("got %v and a help that has the old name:\n%s", err, &help)
 	}
 }

@@ -77,7 +77,7 @@ func run(t *testing.T, program string, args ...string) string {
 // startOurs runs our server for the length of the test and returns its address.
 func startOurs(t *testing.T, args ...string) string {
 	t.Helper()
-	server, address, err := process.StartServer(ourServer, append([]string{"--notes", "memory:"}, args...)...)
+	server, address, err := process.StartServer(ourServer, append([]string{"--store", "memory:"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,8 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"example.com/routeguide/internal/command"
 )
 
 // The scope of the numbers, in OpenTelemetry's words.
@@ -49,7 +51,7 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 	options := []otelconnect.Option{otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(tracenoop.NewTracerProvider())}
 	if withMetrics {
 		telemetry.registry = prometheus.NewRegistry()
-		telemetry.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		telemetry.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 		exporter, err := promexporter.New(promexporter.WithRegisterer(telemetry.registry), promexporter.WithoutScopeInfo(), promexporter.WithoutTargetInfo())
 		if err != nil {
 			return nil, err
@@ -85,6 +87,16 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 		metric.WithUnit("s"), metric.WithDescription("How long it took to make a batch of notes durable."),
 		metric.WithExplicitBucketBoundaries(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5))
 	return telemetry, err
+}
+
+// buildInfo is always 1. Its labels say what the server was built from.
+func buildInfo() prometheus.Collector {
+	build := command.ThisBuild()
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "routeguide_build_info",
+		Help:        "Always 1, labelled with the version, the revision and the version of Go of this build.",
+		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.Go},
+	}, func() float64 { return 1 })
 }
 
 func tracesAreWanted() bool {

@@ -70,7 +70,7 @@ func field(folder string) []*contestant {
 		{name: "ours, memory", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true},
 		{
 			name: "ours, pebble", dir: "../..", pkg: ourServer, ours: true,
-			args:  []string{"--notes", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"},
+			args:  []string{"--store", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"},
 			modes: func(m mode) bool { return m.durable },
 		},
 		{name: "bare net/http echo", dir: ".", pkg: floor, modes: echo},
@@ -78,7 +78,7 @@ func field(folder string) []*contestant {
 	}
 }
 
-func memory() []string { return []string{"--notes", "memory:", "--listen", "127.0.0.1:0"} }
+func memory() []string { return []string{"--store", "memory:", "--listen", "127.0.0.1:0"} }
 
 // variants returns our server as it is built and run, and otherwise.
 func variants(folder string) ([]*contestant, error) {

@@ -38,10 +38,10 @@ const (
 // Options are what a [Store] needs to know. Only URL is required.
 type Options struct {
 	// URL is redis://[USER:PASSWORD@]HOST:PORT, with any number of ?addr=HOST:PORT for further
-	// nodes, or rediss:// for TLS. The nodes of a cluster that it does not name are found.
+	// nodes, or rediss:// for TLS. The nodes of a cluster that it does not name are found. ?replicas=N is Replicas.
 	URL string
-	// Replicas is how many replicas must have a note before it is settled. If fewer say so within a
-	// second, the note's ticket gets [notes.ErrUnknown].
+	// Replicas is the number of replicas that must have a note before it is settled, unless the URL has more. If fewer
+	// say so within a second, the note's ticket gets [notes.ErrUnknown].
 	Replicas int
 	// ReadOnly says that no note will be appended or forgotten: the user needs no right to write.
 	ReadOnly bool
@@ -73,7 +73,7 @@ type Store struct {
 // Open connects to Redis, and checks that it can do what the store needs. A lack of memory and the like is told to Health, since
 // that may pass; all else is an error, which has the URL without user and password.
 func Open(options Options) (*Store, error) {
-	client, shown, err := parseURL(options.URL)
+	client, replicas, shown, err := parseURL(options.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func Open(options Options) (*Store, error) {
 	// until it is used once more, and that note's fate could not be told although it was never sent;
 	// the probe mends the one.
 	client.PipelineMultiplex = -1
-	store := &Store{replicas: options.Replicas, readOnly: options.ReadOnly, committed: options.Committed, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
+	store := &Store{replicas: max(replicas, options.Replicas), readOnly: options.ReadOnly, committed: options.Committed, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
 	}

@@ -101,7 +101,7 @@ func TestANoteThatAReplicaDoesNotHaveIsOfUnknownFate(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	replica := startReplica(t, master)
-	store := open(t, redisstore.Options{URL: "redis://" + master.Addr, Replicas: 1})
+	store := open(t, redisstore.Options{URL: "redis://" + master.Addr + "?replicas=1"})
 	if _, err := notes.Append(t.Context(), store, notes.Location{}, draft("a")); err != nil {
 		t.Fatal(err)
 	}
@@ -235,6 +235,7 @@ func TestOpenSaysWhatIsWrongAndNotThePassword(t *testing.T) {
 		"redis://user:secret@127.0.0.1:1":      "connect to redis://127.0.0.1:1",
 		"redis://user:secret@%zz":              "not a URL",
 		"redis://user:secret@127.0.0.1:1?db=x": "invalid database",
+		"redis://user:secret@host?replicas=-1": "want a number of replicas",
 	} {
 		store, err := redisstore.Open(redisstore.Options{URL: where})
 		if err == nil {
