@@ -1,0 +1,179 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"example.com/routeguide/internal/command"
+)
+
+// pages returns the documentation by file name, relative to the top of the module.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	pages := make(map[string]string)
+	for _, pattern := range []string{"../*.md", "../docs/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages[strings.TrimPrefix(file, "../")] = string(text)
+		}
+	}
+	return pages
+}
+
+// help returns what a command of this module prints for --help.
+func help(t *testing.T, args ...string) string {
+	t.Helper()
+	if args[0] == "client" {
+		printed, err := exec.Command("go", append([]string{"run", "../client"}, append(args[1:], "--help")...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, printed)
+		}
+		return string(printed)
+	}
+	var out strings.Builder
+	if err := run(t.Context(), append(args[1:], "--help"), &out, io.Discard); !errors.Is(err, command.ErrHelp) {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return out.String()
+}
+
+var flagPattern = regexp.MustCompile(`--[a-z][a-z0-9-]+`)
+
+// What the documentation shows as commands of this module has only flags that there are.
+func TestDocumentedCommandsHaveTheirFlags(t *testing.T) {
+	t.Parallel()
+	helps := make(map[string]string)
+	commands := regexp.MustCompile(`(?m)^ {4,}go run \./(server|client)((?: (?:notes|load|play|export|import|stats))*)(.*)$`)
+	count := 0
+	for page, text := range pages(t) {
+		for _, match := range commands.FindAllStringSubmatch(text, -1) {
+			args := append([]string{match[1]}, strings.Fields(match[2])...)
+			if match[0] = strings.TrimSpace(match[0]); len(args) == 1 && args[0] == "client" {
+				args = append(args, "play") // the default
+			}
+			name := strings.Join(args, " ")
+			if helps[name] == "" {
+				helps[name] = help(t, args...)
+			}
+			own, _, _ := strings.Cut(match[3], "|")
+			for _, flag := range flagPattern.FindAllString(own, -1) {
+				if !strings.Contains(helps[name], flag) {
+					t.Errorf("%s: %s has no flag %s: %s", page, name, flag, match[0])
+				}
+			}
+			count++
+		}
+	}
+	if count < 10 {
+		t.Errorf("%d commands are documented, which cannot be all", count)
+	}
+}
+
+// The tables of the flags have all that --help shows, by the same name and with the same default.
+func TestDocumentedFlagsAreThoseOfHelp(t *testing.T) {
+	t.Parallel()
+	shown := make(map[string]string) // what help says of each flag
+	lines := strings.Split(help(t, "server"), "\n")
+	name := ""
+	for _, line := range lines {
+		if match := regexp.MustCompile(`^ +(?:-h, )?(--[a-z0-9-]+)`).FindStringSubmatch(line); match != nil {
+			name = match[1]
+		}
+		shown[name] += " " + strings.TrimSpace(line)
+	}
+	delete(shown, "")
+	delete(shown, "--help")
+	delete(shown, "--version")
+	documented := make(map[string]string)
+	all := pages(t)
+	for _, page := range []string{"docs/configuration.md", "docs/limits.md"} {
+		for _, row := range regexp.MustCompile("(?m)^\\| (`--[^|]*(?:\\\\\\|[^|]*)*) \\| ([^|]*) \\|").FindAllStringSubmatch(all[page], -1) {
+			for _, flag := range flagPattern.FindAllString(row[1], -1) {
+				documented[flag] = row[2]
+			}
+		}
+	}
+	for flag, text := range shown {
+		value, ok := documented[flag]
+		if !ok {
+			t.Errorf("%s is in neither docs/configuration.md nor docs/limits.md", flag)
+			continue
+		}
+		// A default that is a value stands in parentheses in the help, or is 0 there.
+		if match := regexp.MustCompile("^`?([0-9][0-9A-Za-z]*)").FindStringSubmatch(value); match != nil &&
+			!strings.Contains(text, "("+match[1]+")") && !strings.Contains(text, match[1]+", the default") && !strings.Contains(text, "By default "+match[1]) {
+			t.Errorf("%s: the documentation has the default %q, and help says%s", flag, match[1], text)
+		}
+	}
+	for flag := range documented {
+		if shown[flag] == "" {
+			t.Errorf("%s is documented, and help does not show it", flag)
+		}
+	}
+}
+
+func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page, text := range pages(t) {
+		for _, match := range regexp.MustCompile("(?m)(?:^ {4,}|`)make ([a-z ]+)").FindAllStringSubmatch(text, -1) {
+			for _, target := range strings.Fields(match[1]) {
+				if !regexp.MustCompile(`(?m)^` + target + `:`).Match(makefile) {
+					t.Errorf("%s: there is no target %s in the Makefile", page, target)
+				}
+			}
+		}
+		for _, match := range regexp.MustCompile("go test [^`]*-run\\s+(\\S+)[^`]*?(\\./[a-z0-9/]+)").FindAllStringSubmatch(text, -1) {
+			pattern, folder := regexp.MustCompile(`func Test\w*`+match[1]), filepath.Join("..", match[2])
+			files, _ := filepath.Glob(filepath.Join(folder, "*_test.go"))
+			if !slices.ContainsFunc(files, func(file string) bool {
+				source, err := os.ReadFile(file)
+				return err == nil && pattern.Match(source)
+			}) {
+				t.Errorf("%s: there is no test %s in %s", page, match[1], match[2])
+			}
+		}
+		for _, match := range regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`).FindAllStringSubmatch(text, -1) {
+			if strings.Contains(match[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join("..", filepath.Dir(page), match[1])); err != nil {
+				t.Errorf("%s: the link %s leads nowhere", page, match[1])
+			}
+		}
+	}
+}
+
+// The client in the README works as it is shown.
+func TestDocumentedClientRuns(t *testing.T) {
+	t.Parallel()
+	_, url := startProcess(t, "--store", "memory:")
+	_, block, _ := strings.Cut(pages(t)["README.md"], "```go\n")
+	source, _, ok := strings.Cut(block, "```")
+	if !ok {
+		t.Fatal("there is no Go code in the README")
+	}
+	file := filepath.Join(t.TempDir(), "main.go")
+	write(t, file, strings.Replace(source, "http://localhost:50051", url, 1))
+	printed, err := exec.Command("go", "run", file).CombinedOutput()
+	if err != nil || string(printed) != "Hello from Go\n" {
+		t.Errorf("it prints %q, %v", printed, err)
+	}
+}
