@@ -47,7 +47,7 @@ type serverFlags struct {
 	Keep          time.Duration `default:"0s" placeholder:"DURATION" help:"Forget notes older than this, such as 30d or 12h. 0, the default, is never."`
 	MaxStore      byteSize      `default:"0" placeholder:"BYTES" help:"Take no more notes when the folder of pebble:DIR is larger than this, such as 20GiB. 0, the default, is no bound."`
 	RedisReplicas int           `default:"0" placeholder:"N" help:"Answer a note when N replicas of its Redis node have it too (${default})."`
-	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
+	Features      string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7, or {\"feature\": [...]} around it. By default, places in New Jersey and around New York."`
 	Drain         time.Duration `default:"10s" placeholder:"DURATION" help:"When told to end, wait this long for open calls (${default})."`
 	DrainDelay    time.Duration `default:"0s" placeholder:"DURATION" help:"When told to end, say NOT_SERVING, but go on serving for this long, so that balancers see it (${default})."`
 	LogFormat     string        `default:"text" enum:"text,json" placeholder:"text|json" help:"Log to stderr in this format (${default})."`
