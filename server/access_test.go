@@ -272,7 +272,7 @@ func TestCORSOriginsThatNoBrowserSendsAreUsageErrors(t *testing.T) {
 		"https://*.*.example":                 "only one *",
 		"https://good.example, bad.example":   "\"bad.example\" is no origin",
 	} {
-		err := run(t.Context(), []string{"--store", "memory:", "--listen", "127.0.0.1:0", "--cors-origins", origin}, io.Discard, io.Discard)
+		_, err := command.Parse(&serverFlags{}, "server", "", map[string]string{"stores": ""}, []string{"--cors-origins", origin}, io.Discard, io.Discard)
 		var usage *command.UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--cors-origins: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want a usage error with %q", origin, err, want)

@@ -57,7 +57,7 @@ type serverFlags struct {
 
 type serveFlags struct {
 	Listen          string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on this address, host:port (${default}). Port 0 takes a free one; an empty host is every address of this machine."`
-	Features        string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7. By default, places in New Jersey and around New York."`
+	Features        string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7, or {\"feature\": [...]} around it. By default, places in New Jersey and around New York."`
 	History         int           `default:"0" placeholder:"N" help:"Reply with the newest N notes of a location. 0, the default, is all. Nothing is deleted."`
 	ShutdownTimeout time.Duration `renamed:"drain" default:"10s" placeholder:"DURATION" help:"After SIGTERM, wait this long for open calls to end (${default})."`
 	ShutdownDelay   time.Duration `renamed:"drain-delay" default:"0s" placeholder:"DURATION" help:"After SIGTERM, serve on for this long while health says NOT_SERVING, so that load balancers see it (${default})."`

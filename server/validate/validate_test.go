@@ -72,3 +72,16 @@ func TestRectangleNeedsTwoCornersAndMayCrossTheAntimeridian(t *testing.T) {
 		})
 	}
 }
+
+func TestLengthBoundsTextAndWholeNote(t *testing.T) {
+	t.Parallel()
+	note := &routeguide.RouteNote{Message: "four"}
+	for _, test := range []struct {
+		size, maxText int
+		wrong         bool
+	}{{6, 4, false}, {4 + 1024, 4, false}, {5 + 1024, 4, true}, {6, 3, true}, {1 << 20, 0, false}} {
+		if got := field(t, validate.Length(note, test.size, test.maxText)); (got == "message") != test.wrong {
+			t.Errorf("%d bytes with texts up to %d: blames %q, want wrong: %v", test.size, test.maxText, got, test.wrong)
+		}
+	}
+}

@@ -153,6 +153,7 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		// What is encoded keeps the same rules.
 		`{"encoded":"AAAA","time":"2026-01-02T03:04:05Z"}`:                                   "byte 12: encoded: proto",
 		`{"encoded":"CgA","time":"2026-01-02T03:04:05Z"}`:                                    "byte 12: encoded: want Base64",
+		`{"encoded":"CgB=","time":"2026-01-02T03:04:05Z"}`:                                   "byte 12: encoded: want Base64",
 		`{"encoded":"","time":"2026-01-02T03:04:05Z"}`:                                       "byte 12: encoded: location: must be set",
 		`{"encoded":"CgASAf8=","time":"2026-01-02T03:04:05Z"}`:                               "byte 12: encoded: string field contains invalid UTF-8",
 		encoded(&routeguide.RouteNote{Location: &routeguide.Point{Latitude: 1_900_000_000}}): "byte 12: encoded: location.latitude",
