@@ -21,8 +21,8 @@ import (
 )
 
 // rawChat begins a chat by hand and sends some bytes of it. It returns the code that the server ends the chat with, as
-// gRPC numbers it.
-func rawChat(ctx context.Context, url, contentType string, sent []byte) (string, error) {
+// gRPC numbers it, and the text.
+func rawChat(ctx context.Context, url, contentType string, sent []byte) (code, text string, err error) {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: &protocols}
@@ -30,7 +30,7 @@ func rawChat(ctx context.Context, url, contentType string, sent []byte) (string,
 	body, write := io.Pipe()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+routeguideconnect.RouteGuideRouteChatProcedure, body)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	request.Header.Set("Content-Type", contentType)
 	var writing sync.WaitGroup
@@ -39,21 +39,27 @@ func rawChat(ctx context.Context, url, contentType string, sent []byte) (string,
 	defer write.Close()
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if strings.HasPrefix(contentType, "application/grpc") {
-		return response.Header.Get("Grpc-Status") + response.Trailer.Get("Grpc-Status"), nil
+		return response.Header.Get("Grpc-Status") + response.Trailer.Get("Grpc-Status"),
+			response.Header.Get("Grpc-Message") + response.Trailer.Get("Grpc-Message"), nil
 	}
-	var end struct{ Error struct{ Code connect.Code } }
+	var end struct {
+		Error struct {
+			Code    connect.Code
+			Message string
+		}
+	}
 	if err := json.Unmarshal(answer[5:], &end); err != nil {
-		return "", fmt.Errorf("%q: %w", answer, err)
+		return "", "", fmt.Errorf("%q: %w", answer, err)
 	}
-	return strconv.Itoa(int(end.Error.Code)), nil
+	return strconv.Itoa(int(end.Error.Code)), end.Error.Message, nil
 }
 
 // started returns the prefix of a message of some length, and some bytes of it.
@@ -68,8 +74,9 @@ func TestAMessageArrivesInTime(t *testing.T) {
 	url, _ := startWith(t, options)
 	for _, contentType := range []string{"application/grpc", "application/connect+proto", "application/connect+json"} {
 		for _, length := range []uint32{100, 100_000} {
-			if code, err := rawChat(t.Context(), url, contentType, started(length, 50)); code != "4" || err != nil {
-				t.Errorf("%s: a message of %d bytes that stops after 50 ends with %s, %v, want DEADLINE_EXCEEDED", contentType, length, code, err)
+			code, text, err := rawChat(t.Context(), url, contentType, started(length, 50))
+			if code != "4" || !strings.Contains(text, "did not arrive in time") || err != nil {
+				t.Errorf("%s: a message of %d bytes that stops after 50 ends with %s, %q, %v, want DEADLINE_EXCEEDED, and that it is late", contentType, length, code, text, err)
 			}
 		}
 	}
@@ -102,7 +109,7 @@ func TestAMessageThatIsTooLongIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	url, _ := startWith(t, bounded())
 	for _, contentType := range []string{"application/grpc", "application/connect+json"} {
-		if code, err := rawChat(t.Context(), url, contentType, started(1<<32-1, 10)); code != "8" || err != nil {
+		if code, _, err := rawChat(t.Context(), url, contentType, started(1<<32-1, 10)); code != "8" || err != nil {
 			t.Errorf("%s: 4 GiB that have begun end with %s, %v, want RESOURCE_EXHAUSTED", contentType, code, err)
 		}
 	}
@@ -115,11 +122,11 @@ func TestOnlySoMuchMayBeOnItsWay(t *testing.T) {
 	url, running := startWith(t, options)
 	ctx, cancel := context.WithCancel(t.Context())
 	var half sync.WaitGroup
-	half.Go(func() { _, _ = rawChat(ctx, url, "application/grpc", started(100_000, 50_000)) })
+	half.Go(func() { _, _, _ = rawChat(ctx, url, "application/grpc", started(100_000, 50_000)) })
 	for running.Arriving() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	code, err := rawChat(t.Context(), url, "application/grpc", started(100_000, 50_000))
+	code, _, err := rawChat(t.Context(), url, "application/grpc", started(100_000, 50_000))
 	if code != "8" || err != nil {
 		t.Errorf("a second long message ends with %s, %v, want RESOURCE_EXHAUSTED", code, err)
 	}
