@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -68,8 +69,8 @@ func TestWhatIsExportedAndImportedIsTheSameAgain(t *testing.T) {
 		t.Errorf("the file has %d lines, want 2000", got)
 	}
 	store := notes.NewMemory()
-	added, there, err := notefile.Import(t.Context(), store, strings.NewReader(file), nil)
-	if added != 2000 || there != 0 || err != nil {
+	added, there, redated, err := notefile.Import(t.Context(), store, strings.NewReader(file), nil)
+	if redated != 0 || added != 2000 || there != 0 || err != nil {
 		t.Errorf("got %d added, %d there, %v", added, there, err)
 	}
 	if sorted(export(t, store)) != sorted(file) {
@@ -84,12 +85,57 @@ func TestImportCanBeRepeatedAfterACrash(t *testing.T) {
 	for _, done := range []int{0, 1, 999, 1999, 2000} {
 		store := notes.NewMemory()
 		for _, part := range []string{strings.Join(lines[:done], ""), file, file} {
-			if _, _, err := notefile.Import(t.Context(), store, strings.NewReader(part), nil); err != nil {
+			if _, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(part), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if sorted(export(t, store)) != sorted(file) {
 			t.Errorf("after a crash at line %d, the notes are not those of the file", done)
+		}
+	}
+}
+
+// A note of 2131 would stay for a hundred years, and hold up those behind it.
+func TestImportGivesNotesFromTheFutureThePresentTime(t *testing.T) {
+	t.Parallel()
+	lines := []string{
+		`{"location":{"latitude":1,"longitude":2},"message":"a","time":"2020-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2020-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2131-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2131-01-02T03:04:06Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"c","time":"2020-01-02T03:04:07Z"}`,
+	}
+	file := strings.Join(lines, "\n")
+	for done := range len(lines) + 1 { // After a crash, it goes on where it was.
+		store := notes.NewMemory()
+		before := notes.Now()
+		for _, test := range []struct {
+			file           string
+			added, redated int
+		}{
+			{strings.Join(lines[:done], "\n"), done, min(max(done-2, 0), 2)},
+			{file, len(lines) - done, 2 - min(max(done-2, 0), 2)},
+			{file, 0, 0},
+		} {
+			added, _, redated, err := notefile.Import(t.Context(), store, strings.NewReader(test.file), nil)
+			if added != test.added || redated != test.redated || err != nil {
+				t.Errorf("after %d lines: got %d added, %d redated, %v, want %d, %d", done, added, redated, err, test.added, test.redated)
+			}
+		}
+		var texts []string
+		for chunk, err := range store.Range(t.Context(), notes.Location{Latitude: 1, Longitude: 2}, notes.Everything) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, note := range chunk {
+				texts = append(texts, string(note.Encoded[len(note.Encoded)-1:]))
+				if redated := i == 2 || i == 3; note.Time > notes.Now() || redated != (note.Time > before-int64(3*time.Second)) {
+					t.Errorf("note %d has the time %d", i, note.Time)
+				}
+			}
+		}
+		if got := strings.Join(texts, ""); got != "abbbc" {
+			t.Errorf("the log is %s, want abbbc", got)
 		}
 	}
 }
@@ -109,7 +155,7 @@ func TestImportNamesTheLineThatIsWrong(t *testing.T) {
 		`{"location":{"latitude":1},"message":"a","time":"long ago"}`:                      "line 3: parsing time",
 	} {
 		store := notes.NewMemory()
-		added, _, err := notefile.Import(t.Context(), store, strings.NewReader(good+"\n\n"+bad+"\n"+good+"\n"), nil)
+		added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(good+"\n\n"+bad+"\n"+good+"\n"), nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", bad, err, want)
 		}
@@ -142,11 +188,11 @@ func FuzzImport(f *testing.F) {
 	f.Add(`{"location":null,"encoded":"CgIIAQ==","time":"2026-01-02T03:04:05Z"}`)
 	f.Fuzz(func(t *testing.T, file string) {
 		store := notes.NewMemory()
-		added, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), nil)
+		added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), nil)
 		if err != nil {
 			return
 		}
-		again, there, err := notefile.Import(t.Context(), store, strings.NewReader(export(t, store)), nil)
+		again, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(export(t, store)), nil)
 		if err != nil || again != 0 || there != added {
 			t.Errorf("of %d notes that were imported, %d are new when their export is: %v", added, again, err)
 		}
