@@ -196,6 +196,7 @@ func (f forgetful) Append(ctx context.Context, at notes.Location, note notes.Not
 func TestReplyWithoutItsOwnNoteIsErrForgotten(t *testing.T) {
 	t.Parallel()
 	caller := newCaller(1)
+	caller.StopReceiving()
 	_, err := chat.NewHost(chat.Options{Store: forgetful{notes.NewMemory()}}).Serve(t.Context(), caller, nil)
 	if !errors.Is(err, chat.ErrForgotten) || caller.got != 0 {
 		t.Errorf("got %d notes and %v, want chat.ErrForgotten", caller.got, err)

@@ -32,6 +32,9 @@ func TestReplyThatHasLostItsOwnNoteEndsWithAborted(t *testing.T) {
 	if err := stream.Send(note(1, "a")); err != nil {
 		t.Fatal(err)
 	}
+	if err := stream.CloseRequest(); err != nil {
+		t.Fatal(err)
+	}
 	_, err = stream.Receive()
 	checkCode(t, err, connect.CodeAborted)
 }
