@@ -20,7 +20,7 @@ import (
 
 const toolDescription = `Look after the notes that a server keeps.
 
-Export writes newline-delimited JSON, one note a line with its time, so that notes can move to another store, be kept as a backup, and be looked at with jq. Export and stats also work while a server has the store; they then ask that server. Import can be repeated after a crash: a note that is there with the same time is not added again.`
+Export writes newline-delimited JSON, one note a line with its time, so that notes can move to another store, be kept as a backup, and be looked at with jq. Export and stats also work while a server has the store; they then ask that server. Import can be repeated after a crash: a note that is there with the same time is not added again. A note that is dated in the future gets the present time, and is not added again either.`
 
 type toolFlags struct {
 	Export struct {
@@ -135,13 +135,25 @@ func importNotes(ctx context.Context, where, from string, maxText int, stdout, s
 	}
 	progress := command.NewProgress(stderr)
 	show := func(notes int) { progress.Showf("read %d notes", notes) }
-	added, there, err := notefile.Import(ctx, store, in, maxText, show)
+	added, there, redated, err := notefile.Import(ctx, store, in, maxText, show)
 	progress.End()
-	fmt.Fprintf(stdout, "added %d notes; %d were there already\n", added, there)
+	fmt.Fprintf(stdout, "added %d notes; %d were there already%s\n", added, there, saidOfRedated(redated))
 	if invalid, ok := errors.AsType[*validate.Error](err); ok && invalid.Field == "message" {
 		err = fmt.Errorf("%w; --max-text takes longer texts", err)
 	}
 	return errors.Join(err, store.Close())
+}
+
+// saidOfRedated returns what is to be said of notes that were dated in the future.
+func saidOfRedated(count int) string {
+	switch count {
+	case 0:
+		return ""
+	case 1:
+		return "; 1 was dated in the future and got the present time"
+	default:
+		return fmt.Sprintf("; %d were dated in the future and got the present time", count)
+	}
 }
 
 func countNotes(ctx context.Context, where string, stdout, stderr io.Writer) error {

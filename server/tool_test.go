@@ -125,6 +125,26 @@ func TestNotesMoveBetweenStores(t *testing.T) {
 	}
 }
 
+func TestImportSaysHowManyNotesWereDatedInTheFuture(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	file := filepath.Join(folder, "notes.ndjson")
+	lines := `{"location":{"latitude":1},"message":"a","time":"2131-01-02T03:04:05Z"}
+{"location":{"latitude":1},"message":"b","time":"2020-01-02T03:04:05Z"}
+`
+	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"added 2 notes; 0 were there already; 1 was dated in the future and got the present time\n",
+		"added 0 notes; 2 were there already\n",
+	} {
+		if printed := runNotes(t, "import", "--notes", "pebble:"+filepath.Join(folder, "notes"), "--from", file); !strings.HasSuffix(printed, want) {
+			t.Errorf("import prints %q, want %q", printed, want)
+		}
+	}
+}
+
 func TestToolsSayWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	missing := "pebble:" + filepath.Join(t.TempDir(), "missing")

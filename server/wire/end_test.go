@@ -38,6 +38,8 @@ func newRequest(major int) *http.Request {
 	return request
 }
 
+var errCause = errors.New("the cause")
+
 // Once the HTTP handler has returned, net/http has taken its things back, and with HTTP/1.1 the connection is for the
 // next request.
 func TestStreamIsLeftAloneAfterTheHandler(t *testing.T) {
@@ -47,13 +49,13 @@ func TestStreamIsLeftAloneAfterTheHandler(t *testing.T) {
 		response := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 		handler := wire.NewHandler(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 			stream, _ = wire.FromContext(request.Context())
-			if err := errors.Join(stream.ArriveBy(time.Now().Add(time.Second)), stream.StopReadingAt(time.Now().Add(time.Minute))); err != nil {
+			if err := errors.Join(stream.SetRequestDeadline(time.Now().Add(time.Second), errCause), stream.StopReadingAt(time.Now().Add(time.Minute), errCause)); err != nil {
 				t.Error(err)
 			}
 		}))
 		handler.ServeHTTP(response, newRequest(2))
 		time.Sleep(time.Hour)
-		if err := errors.Join(stream.StopReadingAt(time.Now().Add(time.Second)), stream.StopReading(), stream.Reset()); err != nil {
+		if err := errors.Join(stream.StopReadingAt(time.Now().Add(time.Second), errCause), stream.StopReading(errCause), stream.Reset()); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Hour)

@@ -9,6 +9,7 @@ import (
 	"hash/maphash"
 	"io"
 	"sync"
+	"time"
 
 	"example.com/routeguide/internal/textfile"
 	"example.com/routeguide/server/notes"
@@ -16,6 +17,8 @@ import (
 
 // maxAhead is how many notes an import has on their way to the store at once.
 const maxAhead = 10_000
+
+const second = int64(time.Second)
 
 // Export writes all notes of a store. Those that come in meanwhile may or may not be among them, but
 // each log is written as it was at some time. Progress, unless it is nil, is called with the number
@@ -54,13 +57,16 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 //
 // It can be repeated, after a crash too: a note that is in the log of its location already, with the
 // same time and to the byte the same, is not added again. Should it find such a note after one that it
-// has added, which happens when the store has refused some notes of a former import, it stops. For this it remembers 16 bytes for each
+// has added, which happens when the store has refused some notes of a former import, it stops. For this it remembers 32 bytes for each
 // note that the store has at the location that is imported. If a file has a note twice, the store gets
 // it twice.
 //
+// A note that is dated in the future gets the present time, less up to two seconds: otherwise it would outlive
+// those behind it. It is known all the same when it is imported again.
+//
 // Progress, unless it is nil, is called with the number of notes read so far. Import returns how many
-// it has added, and how many were there.
-func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int, progress func(notes int)) (added, there int, err error) {
+// it has added, how many were there, and how many it has added with the present time.
+func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int, progress func(notes int)) (added, there, redated int, err error) {
 	ahead := newAhead()
 	importer := importer{store: store, maxText: maxText, seed: maphash.MakeSeed(), ahead: ahead}
 	lines := bufio.NewReaderSize(from, 1<<16)
@@ -91,7 +97,7 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int,
 	if err == nil && failure != nil {
 		err = failure
 	}
-	return kept, importer.there, err
+	return kept, importer.there, importer.redated, err
 }
 
 // importer adds notes that are not there.
@@ -102,8 +108,11 @@ type importer struct {
 	ahead   *ahead
 	at      notes.Location
 	known   map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
-	newer   bool           // a note was added there
-	there   int
+	// knownRedated is known by what remains of a note that got the present time: see mark.
+	knownRedated map[uint64]int
+	newer        bool // a note was added there
+	there        int
+	redated      int
 }
 
 var errOrder = errors.New("this note is there already, and one before it was not: a former import was refused some notes, " +
@@ -119,37 +128,63 @@ func (i *importer) add(ctx context.Context, number int, text []byte) error {
 			return err
 		}
 	}
-	if sum := i.sum(note); i.known[sum] > 0 {
+	if i.isThere(note) {
 		if i.newer {
 			return errOrder
 		}
-		i.known[sum]--
 		i.there++
 		return nil
+	}
+	if now := notes.Now(); note.Time > now {
+		note.Time = (now/second-1)*second + mark(note.Time)
+		i.redated++
 	}
 	i.newer = true
 	return i.ahead.append(ctx, i.store, at, note, number)
 }
 
+// isThere returns whether the store has a note, as it is or with the present time of a former import, that
+// the file did not have so far.
+func (i *importer) isThere(note notes.Note) bool {
+	sum := i.sum(note.Time, note.Encoded)
+	if i.known[sum] > 0 {
+		i.known[sum]--
+		return true
+	}
+	sum = i.sum(mark(note.Time), note.Encoded)
+	if i.knownRedated[sum] > 0 {
+		i.knownRedated[sum]--
+		return true
+	}
+	return false
+}
+
+// mark returns the nanoseconds behind the full second that a note gets whose time is in the future. They depend
+// on that time: so the note is known when it is imported again, though nothing else is left of its time.
+func mark(time int64) int64 {
+	return (time/second + time) % second
+}
+
 // know reads what is at a location.
 func (i *importer) know(ctx context.Context, at notes.Location) error {
-	i.at, i.known, i.newer = at, make(map[uint64]int), false
+	i.at, i.known, i.knownRedated, i.newer = at, make(map[uint64]int), make(map[uint64]int), false
 	for chunk, err := range i.store.Range(ctx, at, notes.Everything) {
 		if err != nil {
 			return err
 		}
 		for _, note := range chunk {
-			i.known[i.sum(note)]++
+			i.known[i.sum(note.Time, note.Encoded)]++
+			i.knownRedated[i.sum(note.Time%second, note.Encoded)]++
 		}
 	}
 	return nil
 }
 
-func (i *importer) sum(note notes.Note) uint64 {
+func (i *importer) sum(time int64, encoded []byte) uint64 {
 	var hash maphash.Hash
 	hash.SetSeed(i.seed)
-	maphash.WriteComparable(&hash, note.Time)
-	_, _ = hash.Write(note.Encoded) // It never fails.
+	maphash.WriteComparable(&hash, time)
+	_, _ = hash.Write(encoded) // It never fails.
 	return hash.Sum64()
 }
 

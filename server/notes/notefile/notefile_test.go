@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -78,8 +79,8 @@ func TestWhatIsExportedAndImportedIsTheSameAgain(t *testing.T) {
 		t.Errorf("the file has %d lines, want 2000", got)
 	}
 	store := notes.NewMemory()
-	added, there, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
-	if added != 2000 || there != 0 || err != nil {
+	added, there, redated, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
+	if redated != 0 || added != 2000 || there != 0 || err != nil {
 		t.Errorf("got %d added, %d there, %v", added, there, err)
 	}
 	if sorted(export(t, store)) != sorted(file) {
@@ -94,12 +95,58 @@ func TestImportCanBeRepeatedAfterACrash(t *testing.T) {
 	for _, done := range []int{0, 1, 999, 1999, 2000} {
 		store := notes.NewMemory()
 		for _, part := range []string{strings.Join(lines[:done], ""), file, file} {
-			if _, _, err := notefile.Import(t.Context(), store, strings.NewReader(part), maxText, nil); err != nil {
+			if _, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(part), maxText, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if sorted(export(t, store)) != sorted(file) {
 			t.Errorf("after a crash at line %d, the notes are not those of the file", done)
+		}
+	}
+}
+
+// A note of 2131 would stay for a hundred years, and hold up those behind it.
+func TestImportGivesNotesFromTheFutureThePresentTime(t *testing.T) {
+	t.Parallel()
+	lines := []string{
+		`{"location":{"latitude":1,"longitude":2},"message":"a","time":"2020-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2020-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2131-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2131-01-02T03:04:05Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"b","time":"2131-01-02T03:04:06Z"}`,
+		`{"location":{"latitude":1,"longitude":2},"message":"c","time":"2020-01-02T03:04:07Z"}`,
+	}
+	file := strings.Join(lines, "\n")
+	for done := range len(lines) + 1 { // After a crash, it goes on where it was.
+		store := notes.NewMemory()
+		before := notes.Now()
+		for _, test := range []struct {
+			file           string
+			added, redated int
+		}{
+			{strings.Join(lines[:done], "\n"), done, min(max(done-2, 0), 3)},
+			{file, len(lines) - done, 3 - min(max(done-2, 0), 3)},
+			{file, 0, 0},
+		} {
+			added, _, redated, err := notefile.Import(t.Context(), store, strings.NewReader(test.file), maxText, nil)
+			if added != test.added || redated != test.redated || err != nil {
+				t.Errorf("after %d lines: got %d added, %d redated, %v, want %d, %d", done, added, redated, err, test.added, test.redated)
+			}
+		}
+		var texts []string
+		for chunk, err := range store.Range(t.Context(), notes.Location{Latitude: 1, Longitude: 2}, notes.Everything) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, note := range chunk {
+				texts = append(texts, string(note.Encoded[len(note.Encoded)-1:]))
+				if redated := i >= 2 && i <= 4; note.Time > notes.Now() || redated != (note.Time > before-int64(3*time.Second)) {
+					t.Errorf("note %d has the time %d", i, note.Time)
+				}
+			}
+		}
+		if got := strings.Join(texts, ""); got != "abbbbc" {
+			t.Errorf("the log is %s, want abbbbc", got)
 		}
 	}
 }
@@ -164,7 +211,7 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		`{"location":{},"message":"` + strings.Repeat(`\u2603`, 34) + `","time":"2026-01-02T03:04:05Z"}`: "byte 26: message: is 102 bytes long: at most 100",
 	} {
 		store := notes.NewMemory()
-		added, _, err := notefile.Import(t.Context(), store, strings.NewReader(good+"\n\n"+bad+"\n"+good+"\n"), 100, nil)
+		added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(good+"\n\n"+bad+"\n"+good+"\n"), 100, nil)
 		if want := "line 3: " + want; err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), want) {
 			t.Errorf("%.100s: got %v, want %q", bad, err, want)
 		}
@@ -184,7 +231,7 @@ func TestImportBoundsWholeNotes(t *testing.T) {
 	}
 	line := fmt.Sprintf(`{"encoded":%q,"time":"2026-01-02T03:04:05Z"}`, base64.StdEncoding.EncodeToString(wire))
 	for maxText, want := range map[int]string{100: "message: comes in a note of 1209 bytes: at most 1124 are allowed", 200: "", 0: ""} {
-		added, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(line), maxText, nil)
+		added, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(line), maxText, nil)
 		if want == "" && (added != 1 || err != nil) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("up to %d bytes: got %d added, %v, want %q", maxText, added, err, want)
 		}
@@ -204,7 +251,7 @@ func TestImportTakesWhatRouteChatTakes(t *testing.T) {
 		"encoded alone":               `{"encoded":"CgA=","time":"2026-01-02T03:04:05Z"}`,
 		"a text as long as may be":    `{"location":{},"message":"` + strings.Repeat("x", maxText) + `","time":"2026-01-02T03:04:05Z"}`,
 	} {
-		added, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil)
+		added, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil)
 		if added != 1 || err != nil {
 			t.Errorf("%s: got %d added, %v", name, added, err)
 		}
@@ -214,7 +261,7 @@ func TestImportTakesWhatRouteChatTakes(t *testing.T) {
 func TestImportNamesUTF16(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"\xff\xfe{\x00}\x00\n\x00", "\xfe\xff\x00{\x00}\x00\n"} {
-		if _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil); err == nil || !strings.Contains(err.Error(), "line 1: byte 1: it begins with a byte order mark of UTF-16") {
+		if _, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil); err == nil || !strings.Contains(err.Error(), "line 1: byte 1: it begins with a byte order mark of UTF-16") {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -245,7 +292,7 @@ func TestImportNamesTheLineThatTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfter(export(t, fill(t)), "\n")
 	file := "\n" + strings.Join(lines[:5], "")
-	added, _, err := notefile.Import(t.Context(), &late{Store: notes.NewMemory()}, strings.NewReader(file), maxText, nil)
+	added, _, _, err := notefile.Import(t.Context(), &late{Store: notes.NewMemory()}, strings.NewReader(file), maxText, nil)
 	if !errors.Is(err, errLate) || !strings.HasPrefix(err.Error(), "line 3: ") || added != 3 {
 		t.Errorf("got %d added, %v, want the error of line 3, and the three others before the fifth", added, err)
 	}
@@ -256,10 +303,10 @@ func TestImportRefusesToChangeTheOrder(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfter(export(t, fill(t)), "\n")
 	store := notes.NewMemory()
-	if added, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[1]), maxText, nil); added != 1 || err != nil {
+	if added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[1]), maxText, nil); added != 1 || err != nil {
 		t.Fatalf("got %d added, %v", added, err)
 	}
-	_, there, err := notefile.Import(t.Context(), store, strings.NewReader(lines[0]+lines[1]), maxText, nil)
+	_, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[0]+lines[1]), maxText, nil)
 	if want := "line 2: this note is there already, and one before it was not"; there != 0 || err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %d there, %v, want %q", there, err, want)
 	}
@@ -269,7 +316,7 @@ func TestImportAddsANoteThatIsTwiceInTheFileAndOnceInTheStore(t *testing.T) {
 	t.Parallel()
 	store := notes.NewMemory()
 	for want, file := range []string{good, good + "\n" + good} {
-		added, there, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
+		added, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
 		if added != 1 || there != want || err != nil {
 			t.Errorf("got %d added, %d there, %v, want 1 and %d", added, there, err, want)
 		}
@@ -389,11 +436,11 @@ func FuzzImport(f *testing.F) {
 	f.Add(`{"location":null,"encoded":"CgIIAQ==","time":"2026-01-02T03:04:05Z"}`)
 	f.Fuzz(func(t *testing.T, file string) {
 		store := notes.NewMemory()
-		added, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
+		added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
 		if err != nil {
 			return
 		}
-		again, there, err := notefile.Import(t.Context(), store, strings.NewReader(export(t, store)), maxText, nil)
+		again, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(export(t, store)), maxText, nil)
 		if err != nil || again != 0 || there != added {
 			t.Errorf("of %d notes that were imported, %d are new when their export is: %v", added, again, err)
 		}
