@@ -136,16 +136,25 @@ func (r *room) size() int64 {
 	return size
 }
 
+// measure measures the folder.
+func (r *room) measure() {
+	r.mu.Lock()
+	before := r.since
+	r.mu.Unlock()
+	size := r.size()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// What was written meanwhile may be in the size or not.
+	r.stored, r.since = size, r.since-before
+}
+
 // watch looks at the room and the folder until stop is closed.
 func (r *room) watch(stop <-chan struct{}) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for {
 		if r.max > 0 {
-			size := r.size()
-			r.mu.Lock()
-			r.stored, r.since = size, 0
-			r.mu.Unlock()
+			r.measure()
 		}
 		r.check()
 		select {

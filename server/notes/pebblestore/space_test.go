@@ -162,3 +162,98 @@ func TestDamageAtOneLocationIsNoMatterOfOthers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is damaged is a log so short that it would be remembered whole. A note that comes there must not be taken for
+// all that there is.
+func TestLogThatCannotBeReadIsNotRememberedAsEmpty(t *testing.T) {
+	t.Parallel()
+	const locations, each = 2000, 10
+	dir := t.TempDir()
+	store := open(t, pebblestore.Options{Dir: dir})
+	random := rand.NewChaCha8([32]byte{}) // What does not compress.
+	owner := &settled{t: t}
+	for i := range locations * each {
+		encoded := make([]byte, 100)
+		_, _ = random.Read(encoded)
+		owner.Add(1)
+		store.Append(t.Context(), notes.Location{Latitude: int32(i / each)}, notes.Note{Time: 1, Encoded: encoded}, notes.Ticket{Owner: owner})
+	}
+	owner.Wait()
+	for range 2 { // As it is opened, the engine writes into a table what is in its log.
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		store = open(t, pebblestore.Options{Dir: dir})
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, largest(t, dir, "*.sst"), 0.5)
+
+	store = open(t, pebblestore.Options{Dir: dir})
+	damaged := 0
+	for i := range int32(locations) {
+		at := notes.Location{Latitude: i}
+		if lastError(t, store, at) == nil {
+			continue
+		}
+		damaged++
+		if _, err := notes.Append(t.Context(), store, at, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
+			t.Errorf("a note where the log is damaged: %v", err)
+		}
+		if err := lastError(t, store, at); !errors.Is(err, notes.ErrDamaged) {
+			t.Errorf("got %v after a further note, want notes.ErrDamaged", err)
+		}
+	}
+	if damaged == 0 || damaged > locations/10 {
+		t.Errorf("%d of %d logs are damaged, want a few", damaged, locations)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// lastError returns the error with which a range ends.
+func lastError(t *testing.T, store notes.Store, at notes.Location) error {
+	t.Helper()
+	var last error
+	for _, err := range store.Range(t.Context(), at, notes.Everything) {
+		last = err
+	}
+	return last
+}
+
+// The folder is measured now and then. What is written meanwhile counts as well.
+func TestMaxBytesCountsWhatIsWrittenBetweenTwoMeasurements(t *testing.T) {
+	t.Parallel()
+	const bound, size = 32 << 20, 1 << 20
+	var armed atomic.Bool
+	measuring, measure := make(chan struct{}), make(chan struct{})
+	disk := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpList && armed.CompareAndSwap(true, false) {
+			close(measuring)
+			<-measure
+		}
+		return nil
+	}))
+	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk, MaxBytes: bound})
+	armed.Store(true)
+	<-measuring
+	kept := 0
+	for ; kept <= 2*bound/size; kept++ {
+		_, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: make([]byte, size)})
+		if errors.Is(err, notes.ErrNoRoom) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept > bound/size+1 {
+		t.Errorf("%d notes of %d bytes were kept in a folder that is bounded to %d, while it was not measured", kept, size, bound)
+	}
+	close(measure)
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
