@@ -134,7 +134,7 @@ func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
 	}
 	for page, text := range pages(t) {
 		for _, match := range regexp.MustCompile("(?m)(?:^ {4,}|`)make ([a-z ]+)").FindAllStringSubmatch(text, -1) {
-			for _, target := range strings.Fields(match[1]) {
+			for target := range strings.FieldsSeq(match[1]) {
 				if !regexp.MustCompile(`(?m)^` + target + `:`).Match(makefile) {
 					t.Errorf("%s: there is no target %s in the Makefile", page, target)
 				}

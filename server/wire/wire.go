@@ -129,9 +129,11 @@ func (s *Stream) applyDeadlines() error {
 	if first.isZero() || !s.arrive.isZero() && s.arrive.at.Before(first.at) {
 		first = s.arrive
 	}
+	if s.over || s.cause != nil {
+		return nil //nolint:nilerr // The cause is for who reads, and nothing is left to do here.
+	}
 	wait := time.Until(first.at)
 	switch {
-	case s.over || s.cause != nil:
 	case first.isZero():
 		if s.timer != nil {
 			s.timer.Stop()
