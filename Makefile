@@ -62,8 +62,8 @@ vulncheck: ## Look for known vulnerabilities in what this module uses (asks vuln
 .PHONY: bench
 bench: tools ## Run the Go benchmarks, and measure the stores side by side, and the server against grpc-go's
 	go test -run '^$$' -bench . -benchmem ./...
-	go run ./internal/storebench
-	go run ./internal/storebench --fill 10000000
+	go run ./server/internal/storebench
+	go run ./server/internal/storebench --fill 10000000
 	cd $(INTEROP) && go run ./bench
 
 .PHONY: lint
@@ -99,7 +99,7 @@ release: $(if $(wildcard $(RELEASED)),breaking) $(BIN)/buf-$(BUF_VERSION) ## Mak
 
 .PHONY: features
 features: ## Write the features that come with the server (needs npm)
-	go generate ./server/guide
+	go generate ./server/internal/guide
 
 .PHONY: tools
 tools: $(BIN)/buf-$(BUF_VERSION) ## Install what the tests need

@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"example.com/routeguide/client/load"
+	"example.com/routeguide/client/internal/load"
 	"example.com/routeguide/internal/command"
 )
 

@@ -10,8 +10,8 @@ import (
 	"connectrpc.com/grpchealth"
 
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/server/access"
-	"example.com/routeguide/server/h2c"
+	"example.com/routeguide/server/internal/auth"
+	"example.com/routeguide/server/internal/httpserver"
 )
 
 // healthPaths are what anyone may ask, whose answers balancers need.
@@ -49,7 +49,7 @@ func (f *accessFlags) tls(logger *slog.Logger) (*tls.Config, error) {
 	if f.TLSCert == "" {
 		return nil, nil //nolint:nilnil // That is no TLS.
 	}
-	config, err := (&h2c.TLSFiles{Certificate: f.TLSCert, Key: f.TLSKey, ClientCA: f.ClientCA}).Config(logger)
+	config, err := (&httpserver.TLSFiles{Certificate: f.TLSCert, Key: f.TLSKey, ClientCA: f.ClientCA}).Config(logger)
 	if err != nil {
 		return nil, fmt.Errorf("--tls-cert, --tls-key, --client-ca: %w", err)
 	}
@@ -61,7 +61,7 @@ func (f *accessFlags) require(logger *slog.Logger) (func(http.Handler) http.Hand
 	if f.Tokens == "" {
 		return nil, nil //nolint:nilnil // That is everyone.
 	}
-	tokens, err := access.NewTokens(f.Tokens, logger, healthPaths...)
+	tokens, err := auth.NewTokens(f.Tokens, logger, healthPaths...)
 	if err != nil {
 		return nil, fmt.Errorf("--tokens %s: %w", f.Tokens, err)
 	}

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 
-	"example.com/routeguide/client/load"
 	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/rawhttp2"
 )
 
@@ -300,15 +300,11 @@ var attacks = []struct {
 		return nil
 	}},
 	{"opens 10,000 silent chats", nil, func(ctx context.Context, address string) error {
-		return putLoad(ctx, load.Options{
-			Address: address, Mode: load.Idle, Connections: 100, Chats: 10_000, NoteBytes: load.MinNoteBytes, Duration: 3 * time.Second,
-		})
+		return putLoad(ctx, address, "--mode", "idle", "--connections", "100", "--chats", "10000", "--note-bytes", "24", "--duration", "3s")
 	}},
 	{"replays a hot location", nil, func(ctx context.Context, address string) error {
-		return putLoad(ctx, load.Options{
-			Address: address, Mode: load.WrittenAhead, Ahead: 100, Connections: 4, Chats: 100, Locations: 1, NoteBytes: 1000,
-			Duration: 3 * time.Second, Notes: 1500,
-		})
+		return putLoad(ctx, address, "--mode", "written-ahead", "--ahead", "100", "--connections", "4", "--chats", "100", "--locations", "1",
+			"--note-bytes", "1000", "--duration", "3s", "--notes", "1500")
 	}},
 	{"takes no answers", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
 		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
@@ -425,10 +421,11 @@ func callOften(address, path, contentType string, request []byte, settings ...ht
 }
 
 // putLoad puts load on a server, which is to answer all of it.
-func putLoad(ctx context.Context, options load.Options) error {
-	result, err := load.Run(ctx, options)
-	if err == nil && result.Errors > 0 {
-		err = errors.New(result.FirstError)
+func putLoad(ctx context.Context, address string, args ...string) error {
+	client, err := clientProgram()
+	if err != nil {
+		return err
 	}
+	_, err = process.Run(ctx, client, append([]string{"load", "--addr", "http://" + address}, args...)...)
 	return err
 }

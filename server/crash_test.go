@@ -19,13 +19,26 @@ import (
 	"example.com/routeguide/internal/redistest"
 )
 
-// program is the server, built once for the tests that need it as a process.
-var program = sync.OnceValues(func() (string, error) {
-	folder, err := os.MkdirTemp("", "server")
-	if err != nil {
-		return "", err
-	}
-	return process.Build(".", "example.com/routeguide/server", folder)
+// program is the server, built once for the tests that need it as a process, and clientProgram the client.
+var (
+	program       = built("example.com/routeguide/server")
+	clientProgram = built("example.com/routeguide/client")
+)
+
+// built returns a function that builds a command once.
+func built(pkg string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		folder, err := programs()
+		if err != nil {
+			return "", err
+		}
+		return process.Build(".", pkg, folder)
+	})
+}
+
+// programs is the folder of the commands that are built. TestMain deletes it.
+var programs = sync.OnceValues(func() (string, error) {
+	return os.MkdirTemp("", "routeguide")
 })
 
 func startProcess(t *testing.T, args ...string) (server *process.Process, url string) {

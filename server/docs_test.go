@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"example.com/routeguide/internal/command"
+	"example.com/routeguide/internal/process"
 )
 
 // pages returns the documentation by file name, relative to the top of the module.
@@ -38,11 +39,11 @@ func pages(t *testing.T) map[string]string {
 func help(t *testing.T, args ...string) string {
 	t.Helper()
 	if args[0] == "client" {
-		printed, err := exec.Command("go", append([]string{"run", "../client"}, append(args[1:], "--help")...)...).CombinedOutput()
+		printed, err := process.Run(t.Context(), must(clientProgram()), append(args[1:], "--help")...)
 		if err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, printed)
+			t.Fatal(err)
 		}
-		return string(printed)
+		return printed
 	}
 	var out strings.Builder
 	if err := run(t.Context(), append(args[1:], "--help"), &out, io.Discard); !errors.Is(err, command.ErrHelp) {

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/server/chat"
-	"example.com/routeguide/server/notes"
+	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/notes"
 )
 
 // limitFlags bound what clients may use. The defaults suit a server on the open internet, on a machine with a few

@@ -23,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if built, err := program(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(built))
+		if folder, err := programs(); err == nil {
+			_ = os.RemoveAll(folder)
 		}
 		os.Exit(code)
 	}))

@@ -20,16 +20,16 @@ import (
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/server/admin"
-	"example.com/routeguide/server/chat"
-	"example.com/routeguide/server/guide"
-	"example.com/routeguide/server/h2c"
+	"example.com/routeguide/server/internal/admin"
+	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/guide"
+	"example.com/routeguide/server/internal/httpserver"
 	"example.com/routeguide/server/internal/logwriter"
-	"example.com/routeguide/server/notes"
-	"example.com/routeguide/server/notes/notefile"
-	"example.com/routeguide/server/notes/pebblestore"
-	"example.com/routeguide/server/service"
-	"example.com/routeguide/server/telemetry"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/notefile"
+	"example.com/routeguide/server/internal/notes/pebblestore"
+	"example.com/routeguide/server/internal/service"
+	"example.com/routeguide/server/internal/telemetry"
 )
 
 const serverDescription = `Serve RouteGuide, the service of the gRPC tutorials: places on a map, routes, and notes that people leave for one another.
@@ -190,7 +190,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	})
 	defer service.Close()
 	health.tell(service)
-	server, err := h2c.Listen(ctx, flags.Listen, service, h2c.Options{
+	server, err := httpserver.Listen(ctx, flags.Listen, service, httpserver.Options{
 		TLS:            tls,
 		MaxConnections: flags.MaxConnections,
 		ClientShare:    flags.clientShare(ctx, flags.Listen),
@@ -222,7 +222,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 }
 
 // numbers are what is told of a server whenever its metrics are asked for.
-func numbers(service *service.Service, server *h2c.Server, logs *logwriter.Writer) []telemetry.Number {
+func numbers(service *service.Service, server *httpserver.Server, logs *logwriter.Writer) []telemetry.Number {
 	counted := func(of func(chat.Counts) int64) func() int64 {
 		return func() int64 { return of(service.Counts()) }
 	}
@@ -258,7 +258,7 @@ func shutDownTelemetry(told *telemetry.Telemetry, logger *slog.Logger) {
 
 // serve lets server and service do their work until ctx ends or the server fails, and then ends
 // them.
-func serve(ctx context.Context, server *h2c.Server, service *service.Service, flags *serverFlags, logger *slog.Logger) error {
+func serve(ctx context.Context, server *httpserver.Server, service *service.Service, flags *serverFlags, logger *slog.Logger) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	select {

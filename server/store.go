@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/server/notes"
-	"example.com/routeguide/server/notes/pebblestore"
-	"example.com/routeguide/server/notes/redisstore"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/pebblestore"
+	"example.com/routeguide/server/internal/notes/redisstore"
 )
 
 const storesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name; "?replicas=N" waits for N replicas to have each note, too.`

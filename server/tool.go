@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/server/notes"
-	"example.com/routeguide/server/notes/notefile"
-	"example.com/routeguide/server/notes/pebblestore"
-	"example.com/routeguide/server/validate"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/notefile"
+	"example.com/routeguide/server/internal/notes/pebblestore"
+	"example.com/routeguide/server/internal/validate"
 )
 
 const toolDescription = `Look after the notes that a server keeps.

@@ -20,8 +20,8 @@ import (
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/redistest"
-	"example.com/routeguide/server/notes"
-	"example.com/routeguide/server/notes/notefile"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/notefile"
 )
 
 func runNotes(t *testing.T, args ...string) string {

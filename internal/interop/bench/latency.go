@@ -2,25 +2,30 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"text/tabwriter"
 	"time"
 
-	"example.com/routeguide/client/load"
 	"example.com/routeguide/internal/measure"
+	"example.com/routeguide/internal/process"
 )
 
 const latencyName = "latency at a fixed rate"
 
 // latency measures how long replies take at half of the rate that the reference reaches at most. Here the
 // load is ours: it writes notes when they are due, and counts from then on.
-func latency(contestants []*contestant, options *options) error {
+func latency(contestants []*contestant, options *options, folder string) error {
+	client, err := process.Build("../..", "example.com/routeguide/client", folder)
+	if err != nil {
+		return err
+	}
 	p50s := make(map[*contestant][]float64)
 	p99s := make(map[*contestant][]float64)
 	var tops []float64
 	for range options.rounds {
-		top, err := contestants[0].load(0, options.length)
+		top, err := contestants[0].load(client, 0, options.length)
 		if err != nil {
 			return err
 		}
@@ -32,7 +37,7 @@ func latency(contestants []*contestant, options *options) error {
 			if !contestant.answersNotes() {
 				continue
 			}
-			result, err := contestant.load(rate, 2*options.length)
+			result, err := contestant.load(client, rate, 2*options.length)
 			if err != nil {
 				return fmt.Errorf("%s: %w", contestant.name, err)
 			}
@@ -58,19 +63,23 @@ func (c *contestant) answersNotes() bool {
 	return c.stock || c.ours
 }
 
-// load puts our load on a fresh server; with the rate 0, as much as it takes.
-func (c *contestant) load(rate float64, length time.Duration) (*load.Result, error) {
+// loadResult is what of `client load --json` is used here.
+type loadResult struct {
+	NotesPerSecond float64
+	Latency        struct{ P50, P99 float64 } // milliseconds
+}
+
+// load puts the load of our client on a fresh server; with the rate 0, as much as it takes.
+func (c *contestant) load(client string, rate float64, length time.Duration) (result loadResult, err error) {
 	server, address, err := c.start()
 	if err != nil {
-		return nil, err
+		return result, err
 	}
 	defer server.Kill()
-	result, err := load.Run(context.Background(), load.Options{
-		Address: address, Mode: load.OneAtATime, Connections: 2, Chats: 32,
-		NoteBytes: len(text), Rate: rate, Duration: length,
-	})
-	if err == nil && result.Errors > 0 {
-		err = fmt.Errorf("%d chats failed: %s", result.Errors, result.FirstError)
+	printed, err := process.Run(context.Background(), client, "load", "--addr", "http://"+address, "--mode", "one-at-a-time",
+		"--connections", "2", "--chats", "32", "--note-bytes", fmt.Sprint(len(text)), "--rate", fmt.Sprint(rate), "--duration", fmt.Sprint(length), "--json")
+	if err != nil {
+		return result, err
 	}
-	return result, err
+	return result, json.Unmarshal([]byte(printed), &result)
 }

@@ -134,7 +134,7 @@ func run(options *options) error {
 		return nil
 	}
 	if strings.Contains(latencyName, options.only) {
-		if err := latency(contestants, options); err != nil {
+		if err := latency(contestants, options, folder); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,225 @@
+package chat_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/notes"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// late is a store that settles tickets later, in no order, and keeps no note from a number on.
+type late struct {
+	notes.Store
+
+	failFrom uint64
+	failOnly bool // the one with that number
+	settling sync.WaitGroup
+	mu       sync.Mutex // guards the rest
+	waiting  []func()
+	hurry    bool // nothing waits any more
+}
+
+var errStore = errors.New("the store's error")
+
+// lateTicket hears what the store says, and says it later.
+type lateTicket struct {
+	late   *late
+	ticket notes.Ticket
+}
+
+func (l lateTicket) Settle(_ uint64, position notes.Position, err error) {
+	l.late.mu.Lock()
+	defer l.late.mu.Unlock()
+	l.late.waiting = append(l.late.waiting, func() { l.ticket.Settle(position, err) })
+	if len(l.late.waiting) >= 7 || l.late.hurry {
+		l.late.settle()
+	}
+}
+
+// settle settles what waits, from a goroutine of its own. The caller holds l.mu.
+func (l *late) settle() {
+	waiting := l.waiting
+	l.waiting = nil
+	rand.Shuffle(len(waiting), func(i, j int) { waiting[i], waiting[j] = waiting[j], waiting[i] })
+	l.settling.Go(func() {
+		for _, settle := range waiting {
+			settle()
+		}
+	})
+}
+
+func (l *late) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+	if ticket.Number == l.failFrom || ticket.Number > l.failFrom && !l.failOnly {
+		lateTicket{l, ticket}.Settle(0, 0, errStore)
+		return
+	}
+	l.Store.Append(ctx, at, note, notes.Ticket{Owner: lateTicket{l, ticket}})
+}
+
+// session is a client in the same process.
+type session struct {
+	late *late
+	sent []*routeguide.RouteNote
+	open bool // the client does not close its side
+	next int
+	stop chan struct{}
+	once sync.Once
+	held []string // sent, and not flushed
+	got  []string
+}
+
+func (s *session) Receive() ([]byte, error) {
+	if s.next < len(s.sent) {
+		s.next++
+		return proto.Marshal(s.sent[s.next-1])
+	}
+	s.late.mu.Lock()
+	s.late.settle()
+	s.late.mu.Unlock()
+	if s.open {
+		<-s.stop
+		return nil, context.DeadlineExceeded
+	}
+	return nil, io.EOF
+}
+
+func (s *session) Send(encoded []byte) error {
+	var note routeguide.RouteNote
+	if err := proto.Unmarshal(encoded, &note); err != nil {
+		return err
+	}
+	s.held = append(s.held, note.GetMessage())
+	return nil
+}
+
+func (s *session) Flush() error {
+	runtime.Gosched() // What the store settles meanwhile must not be overlooked.
+	s.got = append(s.got, s.held...)
+	s.held = nil
+	return nil
+}
+
+func (s *session) Reset() {}
+
+func (s *session) StopReceiving() {
+	s.once.Do(func() {
+		close(s.stop)
+		s.late.mu.Lock()
+		defer s.late.mu.Unlock()
+		s.late.hurry = true
+		s.late.settle()
+	})
+}
+
+// Whatever the store's order and speed, replies come in the order of the notes, and an error of the
+// store comes after the replies to all notes before it.
+func TestRepliesComeInOrderHoweverTheStoreSettles(t *testing.T) {
+	t.Parallel()
+	for seed := range 300 {
+		count := seed % 50
+		for _, fail := range []int{count, count / 2, 0} {
+			late := &late{Store: notes.NewMemory(), failFrom: uint64(fail)}
+			session := &session{late: late, stop: make(chan struct{}), open: fail < count}
+			for i := range count {
+				session.sent = append(session.sent, &routeguide.RouteNote{
+					Location: &routeguide.Point{Longitude: int32(i)},
+					Message:  fmt.Sprint(i),
+				})
+			}
+			_, err := chat.NewHost(chat.Options{Store: late}).Serve(t.Context(), session, nil)
+			late.settling.Wait()
+			if fail < count && !errors.Is(err, errStore) || fail == count && err != nil {
+				t.Fatalf("%d notes of which %d are kept: got %v", count, fail, err)
+			}
+			if len(session.got) != min(fail, count) {
+				t.Fatalf("%d notes of which %d are kept: got %d replies", count, fail, len(session.got))
+			}
+			for i, text := range session.got {
+				if text != fmt.Sprint(i) {
+					t.Fatalf("reply %d is to note %s", i, text)
+				}
+			}
+		}
+	}
+}
+
+// A client that is told that a note was not kept sends it and those after it again. If one of them was
+// kept, the fate of the note is not what it is told.
+func TestANoteThatIsLostBeforeOneThatIsKeptIsOfUnknownFate(t *testing.T) {
+	t.Parallel()
+	for lost := range uint64(5) {
+		late := &late{Store: notes.NewMemory(), failFrom: lost, failOnly: true}
+		session := &session{late: late, stop: make(chan struct{})}
+		for i := range 5 {
+			session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: int32(i)}})
+		}
+		_, err := chat.NewHost(chat.Options{Store: late}).Serve(t.Context(), session, nil)
+		late.settling.Wait()
+		if !errors.Is(err, errStore) || errors.Is(err, notes.ErrUnknown) != (lost < 4) {
+			t.Errorf("the note %d of 0 to 4 is lost: got %v", lost, err)
+		}
+	}
+}
+
+func TestHistoryLeavesOutAllButTheNewest(t *testing.T) {
+	t.Parallel()
+	late := &late{Store: notes.NewMemory(), failFrom: 100}
+	session := &session{late: late, stop: make(chan struct{})}
+	for i := range 5 {
+		session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{}, Message: fmt.Sprint(i)})
+	}
+	if _, err := chat.NewHost(chat.Options{Store: late, History: 2}).Serve(t.Context(), session, nil); err != nil {
+		t.Fatal(err)
+	}
+	late.settling.Wait()
+	if got, want := fmt.Sprint(session.got), "[0 0 1 1 2 2 3 3 4]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestOldestPendingIsThatOfTheNoteThatWaitsLongest(t *testing.T) {
+	t.Parallel()
+	late := &late{Store: notes.NewMemory(), failFrom: 100}
+	session := &session{late: late, stop: make(chan struct{}), open: true, sent: []*routeguide.RouteNote{
+		{Location: &routeguide.Point{}}, {Location: &routeguide.Point{}},
+	}}
+	host := chat.NewHost(chat.Options{Store: late})
+	before := notes.Now()
+	if got := host.OldestPending(before); got != before {
+		t.Errorf("got %d without a chat, want %d", got, before)
+	}
+	late.mu.Lock() // Now nothing is settled.
+	ended := make(chan error)
+	go func() {
+		_, err := host.Serve(t.Context(), session, nil)
+		ended <- err
+	}()
+	for host.OldestPending(before+1<<60) == before+1<<60 {
+	}
+	now := notes.Now()
+	if got := host.OldestPending(now); got < before || got > now {
+		t.Errorf("got %d, want a time from %d to %d", got, before, now)
+	}
+	late.mu.Unlock()
+	session.StopReceiving()
+	<-ended
+	late.settling.Wait()
+	if got := host.OldestPending(now); got != now {
+		t.Errorf("got %d after the chat, want %d", got, now)
+	}
+}

@@ -1,0 +1,63 @@
+package clientlimit_test
+
+import (
+	"errors"
+	"sync"
+	"testing"
+
+	"example.com/routeguide/server/internal/clientlimit"
+)
+
+func TestAQuotaIsForAllAndForEach(t *testing.T) {
+	t.Parallel()
+	quota := clientlimit.NewQuota(10, 4)
+	const a, again, b, c = "192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "[2001:db8::1]:1"
+	for _, step := range []struct {
+		address string
+		amount  int64
+		want    error
+	}{
+		{a, 3, nil},
+		{again, 2, clientlimit.ErrShare},
+		{again, 1, nil},
+		{b, 4, nil},
+		{c, 3, clientlimit.ErrFull},
+		{c, 2, nil},
+		{c, 1, clientlimit.ErrFull},
+	} {
+		if err := quota.Take(step.address, step.amount); !errors.Is(err, step.want) {
+			t.Errorf("%s takes %d: got %v, want %v", step.address, step.amount, err, step.want)
+		}
+	}
+	quota.Give(again, 4)
+	if err := quota.Take(c, 2); err != nil {
+		t.Errorf("after another has given back: %v", err)
+	}
+	quota.Give(b, 4)
+	quota.Give(c, 4)
+	if taken := quota.Taken(); taken != 0 {
+		t.Errorf("%d is taken after all was given back", taken)
+	}
+}
+
+func TestWithoutABoundEverythingCanBeTaken(t *testing.T) {
+	t.Parallel()
+	quota := clientlimit.NewQuota(0, 0)
+	var taking sync.WaitGroup
+	for range 8 {
+		taking.Go(func() {
+			for range 1000 {
+				if err := quota.Take("192.0.2.1:1", 1<<40); err != nil {
+					t.Error(err)
+				}
+			}
+			for range 1000 {
+				quota.Give("192.0.2.1:1", 1<<40)
+			}
+		})
+	}
+	taking.Wait()
+	if taken := quota.Taken(); taken != 0 {
+		t.Errorf("%d is taken after all was given back", taken)
+	}
+}

@@ -1,0 +1,93 @@
+package httpserver_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"example.com/routeguide/internal/certtest"
+	"example.com/routeguide/server/internal/httpserver"
+)
+
+// Handlers see the state of TLS as they do below net/http's own TLS.
+func TestRequestTLSIsSet(t *testing.T) {
+	t.Parallel()
+	certificate, key := certtest.SelfSigned(t)
+	config, err := (&httpserver.TLSFiles{Certificate: certificate, Key: key, ClientCA: certificate}).Config(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := make(chan *tls.ConnectionState, 1)
+	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+		states <- request.TLS
+	}), httpserver.Options{TLS: config, MaxConnections: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := errors.Join(server.Shutdown(ctx), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	pem, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	own, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for major, protocol := range map[int]string{1: "", 2: "h2"} { // Go asks for HTTP/1.1 by saying nothing.
+		var protocols http.Protocols
+		protocols.SetHTTP1(major == 1)
+		protocols.SetHTTP2(major == 2)
+		transport := &http.Transport{
+			Protocols:       &protocols,
+			TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}},
+		}
+		var first *tls.ConnectionState
+		for range 2 {
+			response, err := (&http.Client{Transport: transport}).Get("https://" + server.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			state := <-states
+			if state == nil || !state.HandshakeComplete || state.Version != tls.VersionTLS13 || state.NegotiatedProtocol != protocol ||
+				len(state.PeerCertificates) != 1 || state.PeerCertificates[0].Subject.CommonName != "certtest" || len(state.VerifiedChains) == 0 {
+				t.Fatalf("HTTP/%d: request.TLS is %+v", major, state)
+			}
+			if first != nil && first != state {
+				t.Errorf("HTTP/%d: the requests of a connection do not share its state", major)
+			}
+			first = state
+		}
+		transport.CloseIdleConnections()
+	}
+}
+
+func TestRequestTLSIsNotSetInClear(t *testing.T) {
+	t.Parallel()
+	states := make(chan *tls.ConnectionState, 1)
+	server := start(t, http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) { states <- request.TLS }))
+	var two http.Protocols
+	two.SetUnencryptedHTTP2(true)
+	get(t, server, &two)
+	if state := <-states; state != nil {
+		t.Errorf("request.TLS is %+v", state)
+	}
+}

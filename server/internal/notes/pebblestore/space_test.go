@@ -1,0 +1,259 @@
+package pebblestore_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/pebblestore"
+)
+
+// settled is the owner of notes that must all be kept.
+type settled struct {
+	t *testing.T
+	sync.WaitGroup
+}
+
+func (s *settled) Settle(_ uint64, _ notes.Position, err error) {
+	if err != nil {
+		s.t.Error(err)
+	}
+	s.Done()
+}
+
+func TestTheSpaceOfManyShortLogsComesBack(t *testing.T) {
+	t.Parallel()
+	store := open(t, pebblestore.Options{Dir: t.TempDir()})
+	random := rand.NewChaCha8([32]byte{}) // What does not compress.
+	owner := &settled{t: t}
+	const count, size = 60_000, 2_000
+	for i := range count {
+		encoded := make([]byte, size)
+		_, _ = random.Read(encoded)
+		owner.Add(1)
+		store.Append(t.Context(), notes.Location{Latitude: int32(i)}, notes.Note{Time: 1, Encoded: encoded}, notes.Ticket{Owner: owner})
+	}
+	owner.Wait()
+	if count, err := store.Forget(t.Context(), 2); count != 60_000 || err != nil {
+		t.Errorf("Forget: got %d, %v", count, err)
+	}
+	// The engine keeps some old logs, to write new ones over them.
+	const rest = 70 << 20
+	for deadline := time.Now().Add(30 * time.Second); store.Size() > rest; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %d bytes were forgotten, the folder still has %d", count*size, store.Size())
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRangeShowsNoNoteBeforeItIsSynced(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"a log that is remembered": 1, "a log that the engine reads": 10 << 10} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			readsOnlyWhatIsSynced(t, size)
+		})
+	}
+}
+
+// readsOnlyWhatIsSynced looks at a log while the sync of its second note goes on, the first of which has a size.
+func readsOnlyWhatIsSynced(t *testing.T, size int) {
+	t.Helper()
+	var blocked atomic.Bool
+	waiting, unblock := make(chan struct{}, 100), make(chan struct{})
+	disk := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if blocked.Load() && strings.HasSuffix(op.Path, ".log") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) {
+			waiting <- struct{}{}
+			<-unblock
+		}
+		return nil
+	}))
+	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk})
+	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: make([]byte, size)}); err != nil {
+		t.Fatal(err)
+	}
+	blocked.Store(true)
+	kept := make(chan error, 1)
+	go func() {
+		_, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("b")})
+		kept <- err
+	}()
+	<-waiting
+	checkLength(t, store, 1)
+	blocked.Store(false)
+	close(unblock)
+	if err := <-kept; err != nil {
+		t.Error(err)
+	}
+	checkLength(t, store, 2)
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestForgetEndsWithItsContextOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := newSmallDisk()
+	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk})
+	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	disk.full.Store(true)
+	kept := make(chan error, 1)
+	go func() {
+		_, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("b")})
+		kept <- err
+	}()
+	for disk.avail.Load() != 0 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := store.Forget(ctx, 2); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want context.DeadlineExceeded", err)
+	}
+	disk.full.Store(false)
+	disk.avail.Store(1 << 30)
+	if err := <-kept; err != nil {
+		t.Error(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDamageAtOneLocationIsNoMatterOfOthers(t *testing.T) {
+	t.Parallel()
+	dir := stored(t)
+	flip(t, largest(t, dir, "*.sst"), 0.1)
+	store := open(t, pebblestore.Options{Dir: dir})
+	owner := &settled{t: t}
+	for i := range 100 {
+		owner.Add(1)
+		at := notes.Location{Latitude: int32(1 + i%3)} // The log at 1 is damaged.
+		store.Append(t.Context(), at, notes.Note{Time: 1, Encoded: []byte("a")}, notes.Ticket{Owner: owner})
+	}
+	owner.Wait()
+	var last error
+	for _, err := range store.Range(t.Context(), notes.Location{Latitude: 1}, notes.Everything) {
+		last = err
+	}
+	if !errors.Is(last, notes.ErrDamaged) {
+		t.Errorf("got %v where the damage is, want notes.ErrDamaged", last)
+	}
+	for _, err := range store.Range(t.Context(), notes.Location{Latitude: 2}, notes.Everything) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is damaged is a log so short that it would be remembered whole. A note that comes there must not be taken for
+// all that there is.
+func TestLogThatCannotBeReadIsNotRememberedAsEmpty(t *testing.T) {
+	t.Parallel()
+	const locations, each = 2000, 10
+	dir := t.TempDir()
+	store := open(t, pebblestore.Options{Dir: dir})
+	random := rand.NewChaCha8([32]byte{}) // What does not compress.
+	owner := &settled{t: t}
+	for i := range locations * each {
+		encoded := make([]byte, 100)
+		_, _ = random.Read(encoded)
+		owner.Add(1)
+		store.Append(t.Context(), notes.Location{Latitude: int32(i / each)}, notes.Note{Time: 1, Encoded: encoded}, notes.Ticket{Owner: owner})
+	}
+	owner.Wait()
+	for range 2 { // As it is opened, the engine writes into a table what is in its log.
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		store = open(t, pebblestore.Options{Dir: dir})
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, largest(t, dir, "*.sst"), 0.5)
+
+	store = open(t, pebblestore.Options{Dir: dir})
+	damaged := 0
+	for i := range int32(locations) {
+		at := notes.Location{Latitude: i}
+		if lastError(t, store, at) == nil {
+			continue
+		}
+		damaged++
+		if _, err := notes.Append(t.Context(), store, at, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
+			t.Errorf("a note where the log is damaged: %v", err)
+		}
+		if err := lastError(t, store, at); !errors.Is(err, notes.ErrDamaged) {
+			t.Errorf("got %v after a further note, want notes.ErrDamaged", err)
+		}
+	}
+	if damaged == 0 || damaged > locations/10 {
+		t.Errorf("%d of %d logs are damaged, want a few", damaged, locations)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// lastError returns the error with which a range ends.
+func lastError(t *testing.T, store notes.Store, at notes.Location) error {
+	t.Helper()
+	var last error
+	for _, err := range store.Range(t.Context(), at, notes.Everything) {
+		last = err
+	}
+	return last
+}
+
+// The folder is measured now and then. What is written meanwhile counts as well.
+func TestMaxBytesCountsWhatIsWrittenBetweenTwoMeasurements(t *testing.T) {
+	t.Parallel()
+	const bound, size = 32 << 20, 1 << 20
+	var armed atomic.Bool
+	measuring, measure := make(chan struct{}), make(chan struct{})
+	disk := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpList && armed.CompareAndSwap(true, false) {
+			close(measuring)
+			<-measure
+		}
+		return nil
+	}))
+	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk, MaxBytes: bound})
+	armed.Store(true)
+	<-measuring
+	kept := 0
+	for ; kept <= 2*bound/size; kept++ {
+		_, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: make([]byte, size)})
+		if errors.Is(err, notes.ErrNoRoom) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept > bound/size+1 {
+		t.Errorf("%d notes of %d bytes were kept in a folder that is bounded to %d, while it was not measured", kept, size, bound)
+	}
+	close(measure)
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,122 @@
+package redisstore_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/routeguide/internal/redistest"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/redisstore"
+)
+
+// A master of a cluster dies under load, and its replica takes over: every answered note is there,
+// once, and in the order of its writer; and writing goes on by itself.
+func TestAnsweredNotesSurviveAFailover(t *testing.T) {
+	t.Parallel()
+	nodes := redistest.StartCluster(t)
+	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr + "&addr=" + nodes[2].Addr
+	store := open(t, redisstore.Options{URL: url, Replicas: 1})
+	const writers, locations = 8, 12
+	at := func(i int) notes.Location { return notes.Location{Longitude: int32(i % locations)} }
+
+	var mu sync.Mutex // guards fates and afterwards
+	fates := make(map[string]error)
+	afterwards := make(map[notes.Location]bool) // where a note was answered after the failover
+	failedOver := make(chan struct{})
+	var writing sync.WaitGroup
+	for writer := range writers {
+		writing.Go(func() {
+			deadline := time.Now().Add(60 * time.Second)
+			for i := 0; time.Now().Before(deadline); i++ {
+				text := fmt.Sprintf("%02d-%06d", writer, i)
+				_, err := notes.Append(t.Context(), store, at(writer+i), draft(text))
+				mu.Lock()
+				fates[text] = err
+				select {
+				case <-failedOver:
+					if err == nil {
+						afterwards[at(writer+i)] = true
+					}
+				default:
+				}
+				done := len(afterwards) == locations
+				mu.Unlock()
+				if done {
+					return
+				}
+				if err != nil {
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+		})
+	}
+	time.Sleep(500 * time.Millisecond) // Some notes at every location.
+	victim := nodes[1]                 // One of the first three, which are the masters of a new cluster.
+	if !victim.IsMaster(t) {
+		t.Fatalf("%s is not a master", victim.Addr)
+	}
+	victim.Kill(t)
+	killed := time.Now()
+	for mastersAmong(t, nodes) < 3 {
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("a replica has taken over after %v", time.Since(killed).Round(10*time.Millisecond))
+	// The new master has no replica, so no note of its locations can be answered, until the old one
+	// comes back as its replica.
+	victim.Run(t)
+	close(failedOver)
+	writing.Wait()
+
+	kept := make(map[string]int)
+	for i := range locations {
+		last := make(map[string]string) // by writer
+		for _, text := range texts(t, store, at(i)) {
+			kept[text]++
+			if writer := text[:2]; text <= last[writer] {
+				t.Errorf("%s comes after %s", text, last[writer])
+			}
+			last[text[:2]] = text
+		}
+	}
+	answered, unknown, unavailable := 0, 0, 0
+	for text, err := range fates {
+		switch count := kept[text]; {
+		case err == nil && count != 1:
+			t.Errorf("%s was answered, and is there %d times", text, count)
+		case errors.Is(err, notes.ErrUnavailable) && count != 0:
+			t.Errorf("%s was said not to be stored (%v), and is there %d times", text, err, count)
+		case err != nil && count > 1:
+			t.Errorf("%s is there %d times", text, count)
+		case err == nil:
+			answered++
+		case errors.Is(err, notes.ErrUnknown):
+			unknown++
+		case errors.Is(err, notes.ErrUnavailable):
+			unavailable++
+		default:
+			t.Errorf("%s has the error %v", text, err)
+		}
+	}
+	t.Logf("%d notes: %d answered, %d of unknown fate, %d not stored", len(fates), answered, unknown, unavailable)
+	if len(afterwards) < locations {
+		t.Errorf("after the failover, notes were answered at %d of %d locations", len(afterwards), locations)
+	}
+	if unknown+unavailable == 0 {
+		t.Error("no note was lost on its way: nothing was killed")
+	}
+}
+
+// mastersAmong returns how many of the nodes that still run are masters.
+func mastersAmong(t *testing.T, nodes []*redistest.Node) int {
+	t.Helper()
+	count := 0
+	for _, node := range nodes {
+		if node.Running() && node.IsMaster(t) {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,52 @@
+package service_test
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"example.com/routeguide/server/internal/notes"
+)
+
+// broken panics when it is read.
+type broken struct{ notes.Store }
+
+func (broken) Range(context.Context, notes.Location, notes.Span) iter.Seq2[[]notes.Note, error] {
+	panic("broken")
+}
+
+// careless panics when it is written.
+type careless struct{ notes.Store }
+
+func (careless) Append(context.Context, notes.Location, notes.Note, notes.Ticket) {
+	panic("careless")
+}
+
+func TestAPanicEndsOneCall(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]notes.Store{"broken": broken{notes.NewMemory()}, "careless": careless{notes.NewMemory()}} {
+		var log bytes.Buffer
+		options := bounded()
+		options.Chats.Store, options.Logger = store, slog.New(slog.NewTextHandler(&log, nil))
+		url, running := startWith(t, options)
+		client := dial(t, url)
+		_, err := chatOf(t.Context(), client, note(1, "secret"))
+		checkCode(t, err, connect.CodeInternal)
+		if strings.Contains(err.Error(), name) {
+			t.Errorf("the client is told %v", err)
+		}
+		if _, err := client.GetFeature(t.Context(), point(1, 1)); err != nil {
+			t.Errorf("after a panic: %v", err)
+		}
+		running.Drain()
+		<-running.Drained()
+		if text := log.String(); running.Panics() != 1 || !strings.Contains(text, name) || !strings.Contains(text, "panics_test.go") || strings.Contains(text, "secret") {
+			t.Errorf("%d panics, and in the log:\n%s", running.Panics(), text)
+		}
+	}
+}

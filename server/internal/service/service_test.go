@@ -1,0 +1,428 @@
+package service_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/guide"
+	"example.com/routeguide/server/internal/httpserver"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/service"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// start serves RouteGuide with a store for the length of the test.
+func start(t *testing.T, store notes.Store) (url string, running *service.Service) {
+	t.Helper()
+	return startFor(t, store)
+}
+
+func startFor(t testing.TB, store notes.Store) (url string, running *service.Service) {
+	t.Helper()
+	return startWith(t, service.Options{Chats: chat.Options{Store: store}})
+}
+
+func startWith(t testing.TB, options service.Options) (url string, running *service.Service) {
+	t.Helper()
+	features, err := guide.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	running = service.New(guide.New(features), options)
+	server, err := httpserver.Listen(context.Background(), "127.0.0.1:0", running, httpserver.Options{MaxStreams: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	t.Cleanup(func() {
+		timeout, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := errors.Join(server.Shutdown(timeout), <-served, options.Chats.Store.Close()); err != nil {
+			t.Error(err)
+		}
+		running.Close()
+	})
+	return "http://" + server.Addr().String(), running
+}
+
+func dial(t *testing.T, url string, options ...connect.ClientOption) *routechat.Client {
+	t.Helper()
+	client, err := routechat.New(url, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// dialNarrow is dial for a client with the small windows that grpc-go's have.
+func dialNarrow(t *testing.T, url string) routeguideconnect.RouteGuideClient {
+	t.Helper()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, url, connect.WithGRPC())
+}
+
+// openChat opens a chat that has left a note, and has its reply.
+func openChat(t *testing.T, client *routechat.Client) *connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote] {
+	t.Helper()
+	chat, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chat.Send(note(1, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chat.Receive(); err != nil {
+		t.Fatal(err)
+	}
+	return chat
+}
+
+// inEachProtocol runs a test with a client of every protocol and codec, each on a server of its own.
+func inEachProtocol(t *testing.T, test func(*testing.T, *routechat.Client)) {
+	t.Helper()
+	for protocol, protocolOption := range map[string]connect.ClientOption{
+		"connect": connect.WithClientOptions(),
+		"grpc":    connect.WithGRPC(),
+		"grpcweb": connect.WithGRPCWeb(),
+	} {
+		for codec, codecOption := range map[string]connect.ClientOption{
+			"proto": connect.WithClientOptions(),
+			"json":  connect.WithProtoJSON(),
+		} {
+			t.Run(protocol+" "+codec, func(t *testing.T) {
+				t.Parallel()
+				url, _ := start(t, notes.NewMemory())
+				test(t, dial(t, url, protocolOption, codecOption))
+			})
+		}
+	}
+}
+
+func point(latitude, longitude int32) *routeguide.Point {
+	return &routeguide.Point{Latitude: latitude, Longitude: longitude}
+}
+
+func note(longitude int32, message string) *routeguide.RouteNote {
+	return &routeguide.RouteNote{Location: point(0, longitude), Message: message}
+}
+
+func checkCode(t *testing.T, err error, want connect.Code) {
+	t.Helper()
+	if err == nil || connect.CodeOf(err) != want {
+		t.Errorf("got the error %v, want one with the code %v", err, want)
+	}
+}
+
+// checkField fails unless the error has a detail that blames field.
+func checkField(t *testing.T, err error, field string) {
+	t.Helper()
+	checkCode(t, err, connect.CodeInvalidArgument)
+	var coded *connect.Error
+	if !errors.As(err, &coded) {
+		t.Fatalf("got %T, want a *connect.Error", err)
+	}
+	for _, detail := range coded.Details() {
+		if message, err := detail.Value(); err == nil {
+			if bad, ok := message.(*errdetails.BadRequest); ok && bad.GetFieldViolations()[0].GetField() == field {
+				return
+			}
+		}
+	}
+	t.Errorf("%v has no BadRequest detail that names %s", err, field)
+}
+
+func TestGetFeature(t *testing.T) {
+	t.Parallel()
+	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
+		there := point(409146138, -746188906)
+		feature, err := client.GetFeature(t.Context(), there)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &routeguide.Feature{Name: "Berkshire Valley Management Area Trail, Jefferson, NJ, USA", Location: there}
+		if !proto.Equal(feature, want) {
+			t.Errorf("got %v, want %v", feature, want)
+		}
+		feature, err = client.GetFeature(t.Context(), &routeguide.Point{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (&routeguide.Feature{Location: &routeguide.Point{}}); !proto.Equal(feature, want) {
+			t.Errorf("got %v where nothing is, want %v", feature, want)
+		}
+		_, err = client.GetFeature(t.Context(), point(900000001, 0))
+		checkField(t, err, "latitude")
+	})
+}
+
+func TestGetFeatureByHTTPGet(t *testing.T) {
+	t.Parallel()
+	url, _ := start(t, notes.NewMemory())
+	feature, err := dial(t, url, connect.WithHTTPGet()).GetFeature(t.Context(), point(409146138, -746188906))
+	if err != nil || feature.GetName() == "" {
+		t.Errorf("got %v, %v", feature, err)
+	}
+}
+
+func TestListFeatures(t *testing.T) {
+	t.Parallel()
+	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
+		list := func(rectangle *routeguide.Rectangle) (count int, err error) {
+			stream, err := client.ListFeatures(t.Context(), rectangle)
+			if err != nil {
+				return 0, err
+			}
+			for stream.Receive() {
+				count++
+			}
+			return count, errors.Join(stream.Err(), stream.Close())
+		}
+		count, err := list(&routeguide.Rectangle{Lo: point(400000000, -750000000), Hi: point(420000000, -730000000)})
+		if err != nil || count < 100 {
+			t.Errorf("got %d features, %v, want a few hundred", count, err)
+		}
+		if count, err := list(&routeguide.Rectangle{Lo: point(1, 1), Hi: point(2, 2)}); err != nil || count != 0 {
+			t.Errorf("got %d features, %v, want none", count, err)
+		}
+		_, err = list(&routeguide.Rectangle{Lo: point(1, 1)})
+		checkField(t, err, "hi")
+	})
+}
+
+func TestRecordRoute(t *testing.T) {
+	t.Parallel()
+	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
+		record := func(points ...*routeguide.Point) (*routeguide.RouteSummary, error) {
+			stream, err := client.RecordRoute(t.Context())
+			if err != nil {
+				return nil, err
+			}
+			for _, point := range points {
+				if err := stream.Send(point); err != nil && !errors.Is(err, io.EOF) {
+					return nil, err
+				}
+			}
+			return stream.CloseAndReceive()
+		}
+		summary, err := record(point(409146138, -746188906), point(0, 0), &routeguide.Point{}, point(10000000, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if summary.GetPointCount() != 4 || summary.GetFeatureCount() != 1 || summary.GetDistance() < 8_000_000 {
+			t.Errorf("got %v", summary)
+		}
+		if summary, err := record(); err != nil || !proto.Equal(summary, &routeguide.RouteSummary{}) {
+			t.Errorf("got %v, %v for a route without points", summary, err)
+		}
+		_, err = record(point(0, 0), point(0, 1800000001))
+		checkField(t, err, "longitude")
+	})
+}
+
+// chatOf sends notes, closes its side, and returns the texts that come back.
+func chatOf(ctx context.Context, client *routechat.Client, sent ...*routeguide.RouteNote) ([]string, error) {
+	stream, err := client.RouteChat(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range sent {
+		if err := stream.Send(note); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+	}
+	if err := stream.CloseRequest(); err != nil {
+		return nil, err
+	}
+	var texts []string
+	for {
+		note, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return texts, stream.CloseResponse()
+		}
+		if err != nil {
+			_ = stream.CloseResponse()
+			return texts, err
+		}
+		texts = append(texts, note.GetMessage())
+	}
+}
+
+func TestRouteChatOfTheTutorial(t *testing.T) {
+	t.Parallel()
+	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
+		got, err := chatOf(t.Context(), client,
+			note(1, "1"), note(2, "2"), note(3, "3"), note(1, "4"), note(2, "5"), note(3, "6"))
+		if want := []string{"1", "2", "3", "1", "4", "2", "5", "3", "6"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+	})
+}
+
+func TestRouteChatRepliesBeforeTheNextNote(t *testing.T) {
+	t.Parallel()
+	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
+		stream, err := client.RouteChat(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 5 {
+			if err := stream.Send(note(int32(i), "hello")); err != nil {
+				t.Fatal(err)
+			}
+			reply, err := stream.Receive()
+			if err != nil || !proto.Equal(reply, note(int32(i), "hello")) {
+				t.Fatalf("got %v, %v", reply, err)
+			}
+		}
+		if err := stream.CloseRequest(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Receive(); !errors.Is(err, io.EOF) {
+			t.Errorf("got %v, want io.EOF", err)
+		}
+		if err := stream.CloseResponse(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRouteChatAnswersWhatWasSentBeforeABadNote(t *testing.T) {
+	t.Parallel()
+	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
+		got, err := chatOf(t.Context(), client,
+			note(1, "a"), note(1, "b"), &routeguide.RouteNote{Message: "where?"}, note(1, "c"))
+		if want := []string{"a", "a", "b"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		checkField(t, err, "location")
+		got, err = chatOf(t.Context(), client, note(1, "d"), note(1800000001, "too far"))
+		if want := []string{"a", "b", "d"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v: the bad note and what came after it are not kept", got, want)
+		}
+		checkField(t, err, "location.longitude")
+	})
+}
+
+// A client writes as much as may be pending, with the small windows that grpc-go has, and reads
+// nothing until it has written all. The stock server stops at 20,000.
+func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
+	t.Parallel()
+	const count = 250_000
+	url, _ := start(t, notes.NewMemory())
+	stream, err := dialNarrow(t, url).RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = "a note that is as long as notes are"
+	for i := range count {
+		if err := stream.Send(note(int32(i), text)); err != nil {
+			t.Fatal(err)
+		}
+		if i%1000 == 0 {
+			runtime.Gosched() // The server should get to its limits while there is more to come.
+		}
+	}
+	if err := stream.CloseRequest(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range count {
+		if got, err := stream.Receive(); err != nil || !proto.Equal(got, note(int32(i), text)) {
+			t.Fatalf("reply %d is %v, %v", i, got, err)
+		}
+	}
+	if err := stream.CloseResponse(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRouteChatKeepsUnknownFields(t *testing.T) {
+	t.Parallel()
+	url, _ := start(t, notes.NewMemory())
+	sent := note(1, "from the future")
+	sent.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 7))
+	stream, err := dial(t, url).RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(stream.Send(sent), stream.CloseRequest()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := stream.Receive()
+	if err != nil || !proto.Equal(got, sent) {
+		t.Errorf("got %v, %v, want %v", got, err, sent)
+	}
+	if err := stream.CloseResponse(); err != nil {
+		t.Error(err)
+	}
+}
+
+// full is a store that has room for a number of notes only.
+type full struct {
+	notes.Store
+
+	room chan struct{}
+}
+
+func (f full) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+	select {
+	case <-f.room:
+		f.Store.Append(ctx, at, note, ticket)
+	default:
+		ticket.Settle(0, fmt.Errorf("%w: secret", notes.ErrNoRoom))
+	}
+}
+
+func TestRouteChatEndsWithTheErrorOfTheStoreAfterWhatIsKept(t *testing.T) {
+	t.Parallel()
+	store := full{notes.NewMemory(), make(chan struct{}, 2)}
+	store.room <- struct{}{}
+	store.room <- struct{}{}
+	url, _ := start(t, store)
+	stream, err := dial(t, url).RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The client does not close its side: the error comes although the chat waits for more.
+	for _, text := range []string{"a", "b", "c"} {
+		if err := stream.Send(note(int32(text[0]), text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"a", "b"} {
+		if got, err := stream.Receive(); err != nil || got.GetMessage() != want {
+			t.Fatalf("got %v, %v, want %s", got, err, want)
+		}
+	}
+	_, err = stream.Receive()
+	checkCode(t, err, connect.CodeResourceExhausted)
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the client is told %v", err)
+	}
+	_ = stream.CloseResponse()
+}

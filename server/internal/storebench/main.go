@@ -1,0 +1,378 @@
+// Command storebench measures the stores of notes side by side, in one run and many short rounds in
+// turn: chats that write ahead at new locations, through a whole server and without one. With
+// --fill it measures how a folder with very many notes starts, replays, and what memory it takes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/command"
+	"example.com/routeguide/internal/measure"
+	"example.com/routeguide/internal/process"
+	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/guide"
+	"example.com/routeguide/server/internal/httpserver"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/pebblestore"
+	"example.com/routeguide/server/internal/notes/redisstore"
+	"example.com/routeguide/server/internal/service"
+)
+
+const description = `Measure the stores of notes side by side, in one run, in rounds that take turns.`
+
+type config struct {
+	Chats       int           `default:"64" help:"Chats at once (${default})."`
+	Connections int           `default:"4" help:"Connections that they share (${default})."`
+	Rounds      int           `default:"5" help:"Rounds of each store (${default})."`
+	Round       time.Duration `default:"2s" help:"Length of a round (${default})."`
+	Dir         string        `help:"Folder for stores; by default a temporary one, which is removed."`
+	Only        string        `help:"Measure this store only, and memory."`
+	Profile     string        `help:"Write a CPU profile there."`
+	Fill        int           `help:"Instead of all this, measure a store with so many notes."`
+}
+
+func main() {
+	os.Exit(command.Main("storebench", run))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var flags config
+	if _, err := command.Parse(&flags, "storebench", description, nil, args, stdout, stderr); err != nil {
+		return err
+	}
+	if flags.Dir == "" {
+		dir, err := os.MkdirTemp("", "storebench")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		flags.Dir = dir
+	}
+	if flags.Profile != "" {
+		file, err := os.Create(flags.Profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	if flags.Fill > 0 {
+		return fill(ctx, filepath.Join(flags.Dir, "filled"), flags.Fill, stdout)
+	}
+	return compare(ctx, flags, stdout)
+}
+
+// contestant is a store that is measured.
+type contestant struct {
+	name string
+	open func(round int) (notes.Store, error)
+	over []float64 // notes/s of whole servers, by round
+	bare []float64 // notes/s without RPCs, by round
+}
+
+func compare(ctx context.Context, flags config, stdout io.Writer) error {
+	contestants := []*contestant{
+		{name: "memory", open: func(int) (notes.Store, error) { return notes.NewMemory(), nil }},
+		{name: "pebble", open: func(round int) (notes.Store, error) {
+			return pebblestore.Open(pebblestore.Options{Dir: filepath.Join(flags.Dir, fmt.Sprint("round", round))})
+		}},
+	}
+	redis, address, err := startRedis(flags.Dir)
+	if err != nil {
+		return err
+	}
+	defer redis.Kill()
+	contestants = append(contestants, &contestant{name: "redis", open: func(int) (notes.Store, error) {
+		return redisstore.Open(redisstore.Options{URL: "redis://" + address})
+	}})
+	places.Store(0)
+	for round := range flags.Rounds {
+		for _, contestant := range contestants {
+			if flags.Only != "" && contestant.name != flags.Only && contestant.name != "memory" {
+				continue
+			}
+			for _, measured := range []struct {
+				rates *[]float64
+				rate  func(context.Context, config, notes.Store) (float64, error)
+			}{{&contestant.over, overRPC}, {&contestant.bare, withoutRPC}} {
+				store, err := contestant.open(round)
+				if err != nil {
+					return err
+				}
+				runtime.GC()
+				rate, err := measured.rate(ctx, flags, store)
+				if err := errors.Join(err, store.Close()); err != nil {
+					return fmt.Errorf("%s: %w", contestant.name, err)
+				}
+				*measured.rates = append(*measured.rates, rate)
+			}
+		}
+	}
+	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "%d chats write ahead at new locations; %d rounds of %v in turn\n", flags.Chats, flags.Rounds, flags.Round)
+	fmt.Fprintln(table, "store\tnotes/s, whole server (median)\tagainst memory, median (min, max)\tnotes/s, no RPCs (median)\tagainst memory, median (min, max)")
+	for _, contestant := range contestants {
+		if len(contestant.over) == 0 {
+			continue
+		}
+		fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f\t%s\n", contestant.name,
+			measure.Median(contestant.over), measure.Ratios(contestant.over, contestants[0].over),
+			measure.Median(contestant.bare), measure.Ratios(contestant.bare, contestants[0].bare))
+	}
+	return table.Flush()
+}
+
+func startRedis(dir string) (*process.Process, string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", err
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return nil, "", err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return nil, "", fmt.Errorf("install redis-server, or run `make tools`: %w", err)
+	}
+	redis, err := process.Start("redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes")
+	if err != nil {
+		return nil, "", err
+	}
+	_, err = redis.Await("Ready to accept connections")
+	return redis, address, err
+}
+
+// ahead is how many notes a chat writes before it has read their replies.
+const ahead = 1000
+
+// places counts the locations that were used, so that each note is at a new one.
+var places atomic.Int32
+
+func newNote() *routeguide.RouteNote {
+	place := places.Add(1)
+	return &routeguide.RouteNote{
+		Location: &routeguide.Point{Latitude: place % 900_000_000, Longitude: place / 2},
+		Message:  "a note that is as long as notes are",
+	}
+}
+
+// overRPC measures chats by gRPC with a server in this process.
+func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
+	service := service.New(guide.New(nil), service.Options{Chats: chat.Options{Store: store}})
+	server, err := httpserver.Listen(ctx, "127.0.0.1:0", service, httpserver.Options{MaxStreams: 1000})
+	if err != nil {
+		return 0, err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	clients := make([]*routechat.Client, flags.Connections)
+	for i := range clients {
+		if clients[i], err = routechat.New("http://"+server.Addr().String(), connect.WithGRPC()); err != nil {
+			return 0, err
+		}
+		defer clients[i].Close()
+	}
+	rate, err = chatFor(ctx, flags, func(ctx context.Context, chat int, answered *atomic.Int64) error {
+		stream, err := clients[chat%len(clients)].RouteChat(ctx)
+		if err != nil {
+			return err
+		}
+		var sending sync.WaitGroup
+		waiting := make(chan struct{}, ahead)
+		sending.Go(func() {
+			defer func() { _ = stream.CloseRequest() }()
+			for {
+				select {
+				case waiting <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
+				if stream.Send(newNote()) != nil {
+					return
+				}
+			}
+		})
+		for {
+			if _, err = stream.Receive(); err != nil {
+				break
+			}
+			answered.Add(1)
+			<-waiting
+		}
+		_ = stream.CloseResponse()
+		sending.Wait()
+		if ctx.Err() != nil || errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	})
+	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return rate, errors.Join(err, server.Shutdown(timeout), <-served)
+}
+
+// endless is a client in this process, who writes and reads as fast as the chat lets it.
+type endless struct {
+	ctx      context.Context //nolint:containedctx // It is the context of the chat.
+	answered *atomic.Int64
+	ahead    chan struct{} // has an element for each note that waits for its reply
+}
+
+func (e *endless) Receive() ([]byte, error) {
+	select {
+	case e.ahead <- struct{}{}:
+		return proto.Marshal(newNote())
+	case <-e.ctx.Done():
+		return nil, io.EOF
+	}
+}
+
+func (e *endless) Send([]byte) error {
+	<-e.ahead
+	e.answered.Add(1)
+	return nil
+}
+
+func (e *endless) Flush() error { return nil }
+
+func (e *endless) StopReceiving() {}
+
+func (e *endless) Reset() {}
+
+// withoutRPC measures chats without a server.
+func withoutRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
+	host := chat.NewHost(chat.Options{Store: store})
+	return chatFor(ctx, flags, func(ctx context.Context, _ int, answered *atomic.Int64) error {
+		_, err := host.Serve(context.WithoutCancel(ctx), &endless{ctx: ctx, answered: answered, ahead: make(chan struct{}, ahead)}, nil)
+		return err
+	})
+}
+
+// chatFor holds chats for a round and returns how many notes were answered in a second.
+func chatFor(ctx context.Context, flags config, chat func(ctx context.Context, chat int, answered *atomic.Int64) error) (float64, error) {
+	var answered atomic.Int64
+	round, cancel := context.WithTimeout(ctx, flags.Round)
+	defer cancel()
+	errs := make([]error, flags.Chats)
+	var chatting sync.WaitGroup
+	start := time.Now()
+	for i := range flags.Chats {
+		chatting.Go(func() { errs[i] = chat(round, i, &answered) })
+	}
+	<-round.Done()
+	rate := float64(answered.Load()) / time.Since(start).Seconds()
+	chatting.Wait()
+	return rate, errors.Join(errs...)
+}
+
+// fill measures a store with many notes.
+func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
+	store, err := pebblestore.Open(pebblestore.Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	encoded := []byte(strings.Repeat("n", 45))
+	var waiting sync.WaitGroup
+	owner := &counter{waiting: &waiting}
+	start := time.Now()
+	const log = 1000
+	for i := range count {
+		at := notes.Location{Latitude: int32(i), Longitude: 1}
+		if i%(count/20) < log {
+			// Among all the single notes, twenty logs of a thousand.
+			at = notes.Location{Latitude: int32(i / (count / 20)), Longitude: 2}
+		}
+		waiting.Add(1)
+		store.Append(ctx, at, notes.Note{Time: notes.Now(), Encoded: encoded}, notes.Ticket{Owner: owner})
+	}
+	waiting.Wait()
+	if owner.failed.Load() {
+		return errors.New("a note was not kept")
+	}
+	elapsed := time.Since(start)
+	fmt.Fprintf(stdout, "wrote and synced %d notes in %.1f s (%.0f notes/s), peak resident memory %d MiB\n",
+		count, elapsed.Seconds(), float64(count)/elapsed.Seconds(), mebibytes("VmHWM"))
+	if err := store.Close(); err != nil {
+		return err
+	}
+	start = time.Now()
+	if store, err = pebblestore.Open(pebblestore.Options{Dir: dir}); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "opened the folder of %d MiB in %.0f ms\n", store.Size()>>20, time.Since(start).Seconds()*1e3)
+	var times []float64
+	for i := range 20 {
+		start := time.Now()
+		read := 0
+		for chunk, err := range store.Range(ctx, notes.Location{Latitude: int32(i), Longitude: 2}, notes.Everything) {
+			if err != nil {
+				return err
+			}
+			read += len(chunk)
+		}
+		times = append(times, time.Since(start).Seconds()*1e3)
+		if read != log {
+			return fmt.Errorf("a log has %d notes, not %d", read, log)
+		}
+	}
+	fmt.Fprintf(stdout, "replayed 20 logs of %d notes, each for the first time, in %.2f ms (median; max %.2f)\n", log, measure.Median(times), slices.Max(times))
+	for i := range 20_000 {
+		for _, err := range store.Range(ctx, notes.Location{Latitude: int32(i * (count / 20_000)), Longitude: 1}, notes.Everything) {
+			if err != nil {
+				return err
+			}
+		}
+	}
+	debug.FreeOSMemory()
+	fmt.Fprintf(stdout, "resident memory after 20000 further reads: %d MiB\n", mebibytes("VmRSS"))
+	return store.Close()
+}
+
+type counter struct {
+	waiting *sync.WaitGroup
+	failed  atomic.Bool
+}
+
+func (c *counter) Settle(_ uint64, _ notes.Position, err error) {
+	if err != nil {
+		c.failed.Store(true)
+	}
+	c.waiting.Done()
+}
+
+// mebibytes returns how much memory this process has: -1 where there is no /proc.
+func mebibytes(name string) int64 {
+	bytes, err := measure.Memory(os.Getpid(), name)
+	if err != nil {
+		return -1
+	}
+	return bytes >> 20
+}
