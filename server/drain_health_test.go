@@ -9,7 +9,7 @@ import (
 
 // Balancers see that a server leaves before the wait that is for them, while it still serves.
 func TestHealthIsNotServingBeforeTheDrainDelay(t *testing.T) {
-	server, url := startProcess(t, "--notes", "memory:", "--drain-delay", "10m", "--admin", "127.0.0.1:0")
+	server, url := startProcess(t, "--store", "memory:", "--shutdown-delay", "10m", "--admin", "127.0.0.1:0")
 	admin, err := server.Await(`admin=(\S+)`)
 	if err != nil {
 		t.Fatal(err)

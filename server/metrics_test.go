@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"maps"
 	"net"
@@ -16,11 +17,12 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/internal/rawhttp2"
-	"example.com/routeguide/server/chat"
-	"example.com/routeguide/server/guide"
-	"example.com/routeguide/server/h2c"
-	"example.com/routeguide/server/notes"
-	"example.com/routeguide/server/service"
+	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/guide"
+	"example.com/routeguide/server/internal/httpserver"
+	"example.com/routeguide/server/internal/logwriter"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/service"
 )
 
 // bad is a store that does with notes what it is told.
@@ -130,10 +132,12 @@ func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
 			options := test.options
 			options.Chats.Store = bad{notes.NewMemory(), test.append, test.read}
 			running := service.New(guide.New(features), options)
-			server, err := h2c.Listen(t.Context(), "127.0.0.1:0", running, h2c.Options{MaxConnections: 10, ClientShare: test.share, MaxStreams: 10})
+			server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", running, httpserver.Options{MaxConnections: 10, ClientShare: test.share, MaxStreams: 10})
 			if err != nil {
 				t.Fatal(err)
 			}
+			logs := logwriter.New(io.Discard, func(int64) {})
+			defer logs.Close()
 			served := make(chan error, 1)
 			go func() { served <- server.Serve() }()
 			defer func() {
@@ -166,7 +170,7 @@ func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
 			got := make(map[string]int64)
 			for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				clear(got)
-				for _, number := range numbers(running, server) {
+				for _, number := range numbers(running, server, logs) {
 					if value := number.Read(); value != 0 {
 						got[strings.TrimPrefix(number.Name, "routeguide.")] = value
 					}

@@ -66,7 +66,10 @@ func (c *contestant) answersNotes() bool {
 // loadResult is what of `client load --json` is used here.
 type loadResult struct {
 	NotesPerSecond float64
-	Latency        struct{ P50, P99 float64 } // milliseconds
+	Latency        struct {
+		P50 float64 `json:"p50ms"`
+		P99 float64 `json:"p99ms"`
+	}
 }
 
 // load puts the load of our client on a fresh server; with the rate 0, as much as it takes.
