@@ -165,7 +165,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			command.Report(stderr, "server", err)
 			os.Exit(command.ExitError)
 		},
-		committed: told.Committed,
+		committed: told.RecordCommit,
 	})
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		ArrivingBytes:  int(flags.MaxArriving),
 		RequestTimeout: flags.RequestTimeout,
 		StallTimeout:   flags.StallTimeout,
-		ChatLife:       flags.MaxChatAge,
+		MaxChatAge:       flags.MaxChatAge,
 		Origins:        flags.CORSOrigins,
 		Require:        require,
 		Interceptors:   told.Interceptors(),
@@ -203,7 +203,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
 	}
-	if err := told.Watch(numbers(service, server, logs)...); err != nil {
+	if err := told.Register(numbers(service, server, logs)...); err != nil {
 		return errors.Join(err, server.Close(), store.Close())
 	}
 	if flags.Admin != "" {
@@ -222,26 +222,26 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 }
 
 // numbers are what is told of a server whenever its metrics are asked for.
-func numbers(service *service.Service, server *httpserver.Server, logs *logwriter.Writer) []telemetry.Number {
+func numbers(service *service.Service, server *httpserver.Server, logs *logwriter.Writer) []telemetry.Metric {
 	counted := func(of func(chat.Counts) int64) func() int64 {
 		return func() int64 { return of(service.Counts()) }
 	}
-	return []telemetry.Number{
+	return []telemetry.Metric{
 		{Name: "routeguide.connections", Description: "Connections that are open.", Read: server.Connections},
-		{Name: "routeguide.connections.refused", Grows: true, Description: "Connections that were closed at once because their clients had as many as they may.", Read: server.Refused},
+		{Name: "routeguide.connections.refused", Monotonic: true, Description: "Connections that were closed at once because their clients had as many as they may.", Read: server.Refused},
 		{Name: "routeguide.chats", Description: "Chats that are open.", Read: counted(func(c chat.Counts) int64 { return c.Chats })},
 		{Name: "routeguide.calls", Description: "Calls that are open and are no chats.", Read: service.Calls},
 		{Name: "routeguide.notes.arriving.bytes", Description: "Bytes of notes longer than 4 KiB that have arrived in part.", Read: service.Arriving},
-		{Name: "routeguide.calls.refused", Grows: true, Description: "Calls and long messages that were refused because there were too many at once.", Read: service.Refused},
-		{Name: "routeguide.calls.stalled", Grows: true, Description: "Calls that were reset because their clients did not take their answers, but for chats that stalled in a reply.", Read: service.Stalled},
+		{Name: "routeguide.calls.refused", Monotonic: true, Description: "Calls and long messages that were refused because there were too many at once.", Read: service.Refused},
+		{Name: "routeguide.calls.stalled", Monotonic: true, Description: "Calls that were reset because their clients did not take their answers, but for chats that stalled in a reply.", Read: service.Stalled},
 		{Name: "routeguide.replies.pending", Description: "Notes that wait for their replies.", Read: counted(func(c chat.Counts) int64 { return c.Pending })},
-		{Name: "routeguide.notes.received", Grows: true, Description: "Notes that came in to be kept.", Read: counted(func(c chat.Counts) int64 { return c.Received })},
-		{Name: "routeguide.notes.sent", Grows: true, Description: "Notes that were sent in replies.", Read: counted(func(c chat.Counts) int64 { return c.Sent })},
-		{Name: "routeguide.chats.stalled", Grows: true, Description: "Chats that were reset because their clients did not take their replies.", Read: counted(func(c chat.Counts) int64 { return c.Stalled })},
-		{Name: "routeguide.chats.shed", Grows: true, Description: "Chats that were ended because too many notes waited for replies.", Read: counted(func(c chat.Counts) int64 { return c.Shed })},
-		{Name: "routeguide.store.errors", Grows: true, Description: "Chats that have ended with an error of the store.", Read: service.StoreErrors},
-		{Name: "routeguide.log.dropped", Grows: true, Description: "Log lines that were dropped because stderr did not take them.", Read: logs.Dropped},
-		{Name: "routeguide.panics", Grows: true, Description: "Calls that have ended with a panic.", Read: service.Panics},
+		{Name: "routeguide.notes.received", Monotonic: true, Description: "Notes that came in to be kept.", Read: counted(func(c chat.Counts) int64 { return c.Received })},
+		{Name: "routeguide.notes.sent", Monotonic: true, Description: "Notes that were sent in replies.", Read: counted(func(c chat.Counts) int64 { return c.Sent })},
+		{Name: "routeguide.chats.stalled", Monotonic: true, Description: "Chats that were reset because their clients did not take their replies.", Read: counted(func(c chat.Counts) int64 { return c.Stalled })},
+		{Name: "routeguide.chats.shed", Monotonic: true, Description: "Chats that were ended because too many notes waited for replies.", Read: counted(func(c chat.Counts) int64 { return c.Shed })},
+		{Name: "routeguide.store.errors", Monotonic: true, Description: "Chats that have ended with an error of the store.", Read: service.StoreErrors},
+		{Name: "routeguide.log.dropped", Monotonic: true, Description: "Log lines that were dropped because stderr did not take them.", Read: logs.Dropped},
+		{Name: "routeguide.panics", Monotonic: true, Description: "Calls that have ended with a panic.", Read: service.Panics},
 	}
 }
 

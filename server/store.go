@@ -49,13 +49,13 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 			Logger:    options.logger,
 			Health:    options.health,
 			Fatal:     options.fatal,
-			Committed: options.committed,
+			OnCommit: options.committed,
 		})
 	case scheme == "redis" || scheme == "rediss":
 		if _, err := redisstore.Shown(where); err != nil {
 			return nil, command.Usagef("--store: the URL of Redis makes no sense: %w", err)
 		}
-		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, Committed: options.committed})
+		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, OnCommit: options.committed})
 	default:
 		return nil, command.Usagef("--store %q: want pebble:DIR, memory:, redis://HOST:PORT or rediss://HOST:PORT", where)
 	}

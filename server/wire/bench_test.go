@@ -19,7 +19,7 @@ func (discarded) FlushError() error           { return nil }
 // BenchmarkFrames is one note of a replay.
 func BenchmarkFrames(b *testing.B) {
 	stream := &Stream{response: discarded{}, controller: http.NewResponseController(discarded{}), binary: true}
-	frames, _ := stream.Frames()
+	frames, _ := stream.Envelopes()
 	note := make([]byte, 45)
 	b.ReportAllocs()
 	for range b.N {

@@ -78,18 +78,18 @@ type messageDeadline struct {
 	cause   error
 }
 
-// SetMessageTimeout bounds how long a message may take to arrive that is received by [Frames.Receive], or between
-// [Stream.Begin] and [Stream.End]. It counts from when the first bytes of the message are there, so the client may
+// SetMessageTimeout bounds how long a message may take to arrive that is received by [Envelopes.Receive], or between
+// [Stream.BeginMessage] and [Stream.EndMessage]. It counts from when the first bytes of the message are there, so the client may
 // be silent between messages. When the time has passed, reading ends as by [Stream.StopReading]. It must be called
 // before anything is read. 0 is no bound.
 func (s *Stream) SetMessageTimeout(timeout time.Duration, cause error) {
 	s.messages = messageDeadline{timeout, cause}
 }
 
-// Begin blocks until the next message of the request has begun to arrive, and returns how long it is, in bytes, as it
+// BeginMessage blocks until the next message of the request has begun to arrive, and returns how long it is, in bytes, as it
 // is sent. Then Connect's Receive is to be called, and after it End. Its second result is false if there is no next
 // message. It is for streams; a unary request with one of Connect's own content types has no such messages.
-func (s *Stream) Begin() (length int, ok bool) {
+func (s *Stream) BeginMessage() (length int, ok bool) {
 	if s.body.fill(prefixSize) != nil {
 		return 0, false
 	}
@@ -107,8 +107,8 @@ func (s *Stream) begin(length int) {
 	}
 }
 
-// End says that a message has arrived, or will not, after [Stream.Begin].
-func (s *Stream) End() {
+// EndMessage says that a message has arrived, or will not, after [Stream.BeginMessage].
+func (s *Stream) EndMessage() {
 	if s.arriving {
 		s.arriving = false
 		_ = s.setArrive(readDeadline{}) // As in begin.
@@ -124,7 +124,7 @@ func (s *Stream) End() {
 // Its second result is false if what comes next is for Connect's Receive: a compressed message, a long one,
 // what a protocol ends a stream with, the end of the request, or an error. Nothing is lost then: Connect
 // gets it from its start.
-func (f *Frames) Receive() ([]byte, bool) {
+func (f *Envelopes) Receive() ([]byte, bool) {
 	body := f.stream.body
 	if body.fill(prefixSize) != nil {
 		return nil, false
@@ -139,7 +139,7 @@ func (f *Frames) Receive() ([]byte, bool) {
 		if body.fill(size) != nil {
 			return nil, false // Connect gets the error.
 		}
-		f.stream.End()
+		f.stream.EndMessage()
 	}
 	return body.take(size)[prefixSize:], true
 }

@@ -22,7 +22,7 @@ func countdown(ctx context.Context, stream *connect.BidiStream[wrapperspb.UInt32
 	if !ok {
 		return connect.NewError(connect.CodeInternal, errors.New("mount this below wire.NewHandler"))
 	}
-	frames, ok := below.Frames()
+	frames, ok := below.Envelopes()
 	if !ok {
 		return connect.NewError(connect.CodeUnimplemented, errors.New("binary messages only"))
 	}

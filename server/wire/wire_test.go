@@ -94,14 +94,14 @@ func post(t *testing.T, client *http.Client, url, contentType string, body io.Re
 	return response
 }
 
-func frames(t *testing.T, ctx context.Context) *wire.Frames {
+func frames(t *testing.T, ctx context.Context) *wire.Envelopes {
 	t.Helper()
 	stream, ok := wire.FromContext(ctx)
 	if !ok {
 		t.Error("there is no stream in the context")
 		return nil
 	}
-	frames, ok := stream.Frames()
+	frames, ok := stream.Envelopes()
 	if !ok {
 		t.Error("the stream has no frames")
 	}
@@ -226,7 +226,7 @@ func TestOnlyBinaryStreamsHaveFrames(t *testing.T) {
 		request.Header.Set("Content-Type", contentType)
 		wire.NewHandler(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 			stream, _ := wire.FromContext(request.Context())
-			if _, got := stream.Frames(); got != want {
+			if _, got := stream.Envelopes(); got != want {
 				t.Errorf("%q has frames: %v, want %v", contentType, got, want)
 			}
 		})).ServeHTTP(httptest.NewRecorder(), request)
@@ -270,7 +270,7 @@ func BenchmarkFrames(b *testing.B) {
 	request.Header.Set("Content-Type", "application/grpc")
 	wire.NewHandler(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 		stream, _ := wire.FromContext(request.Context())
-		frames, _ := stream.Frames()
+		frames, _ := stream.Envelopes()
 		b.ReportAllocs()
 		b.SetBytes(int64(len(message)))
 		for b.Loop() {

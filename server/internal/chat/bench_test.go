@@ -57,7 +57,7 @@ func BenchmarkNote(b *testing.B) {
 		{"at one of 1000 places", 1000},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			host := chat.NewHost(chat.Options{Store: notes.NewMemory(), History: 1})
+			host := chat.NewServer(chat.Options{Store: notes.NewMemory(), History: 1})
 			b.ReportAllocs()
 			if _, err := host.Serve(b.Context(), newWritten(b, b.N, bench.locations), nil); err != nil {
 				b.Fatal(err)

@@ -56,7 +56,7 @@ var ErrMalformed = errors.New("unmarshal message: it is no RouteNote")
 
 type chat struct {
 	ctx    context.Context //nolint:containedctx // A chat is one call, and this is that call's.
-	host   *Host
+	host   *Server
 	stream Stream
 	pace   *rate.Limiter
 
@@ -283,7 +283,7 @@ func (c *chat) sent() {
 // reply sends the notes of one reply.
 func (c *chat) reply(reply reply) error {
 	c.replied, c.replyErr = 0, nil
-	c.host.options.Store.Range(c.ctx, reply.at, notes.Span{Upto: reply.upto, Newest: c.host.options.History})(c.sendChunk)
+	c.host.options.Store.Range(c.ctx, reply.at, notes.Span{Through: reply.upto, Newest: c.host.options.History})(c.sendChunk)
 	if c.replyErr == nil && c.replied != reply.upto {
 		return ErrForgotten
 	}

@@ -141,7 +141,7 @@ func TestRepliesComeInOrderHoweverTheStoreSettles(t *testing.T) {
 					Message:  fmt.Sprint(i),
 				})
 			}
-			_, err := chat.NewHost(chat.Options{Store: late}).Serve(t.Context(), session, nil)
+			_, err := chat.NewServer(chat.Options{Store: late}).Serve(t.Context(), session, nil)
 			late.settling.Wait()
 			if fail < count && !errors.Is(err, errStore) || fail == count && err != nil {
 				t.Fatalf("%d notes of which %d are kept: got %v", count, fail, err)
@@ -168,7 +168,7 @@ func TestANoteThatIsLostBeforeOneThatIsKeptIsOfUnknownFate(t *testing.T) {
 		for i := range 5 {
 			session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: int32(i)}})
 		}
-		_, err := chat.NewHost(chat.Options{Store: late}).Serve(t.Context(), session, nil)
+		_, err := chat.NewServer(chat.Options{Store: late}).Serve(t.Context(), session, nil)
 		late.settling.Wait()
 		if !errors.Is(err, errStore) || errors.Is(err, notes.ErrUnknown) != (lost < 4) {
 			t.Errorf("the note %d of 0 to 4 is lost: got %v", lost, err)
@@ -183,7 +183,7 @@ func TestHistoryLeavesOutAllButTheNewest(t *testing.T) {
 	for i := range 5 {
 		session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{}, Message: fmt.Sprint(i)})
 	}
-	if _, err := chat.NewHost(chat.Options{Store: late, History: 2}).Serve(t.Context(), session, nil); err != nil {
+	if _, err := chat.NewServer(chat.Options{Store: late, History: 2}).Serve(t.Context(), session, nil); err != nil {
 		t.Fatal(err)
 	}
 	late.settling.Wait()
@@ -198,7 +198,7 @@ func TestOldestPendingIsThatOfTheNoteThatWaitsLongest(t *testing.T) {
 	session := &session{late: late, stop: make(chan struct{}), open: true, sent: []*routeguide.RouteNote{
 		{Location: &routeguide.Point{}}, {Location: &routeguide.Point{}},
 	}}
-	host := chat.NewHost(chat.Options{Store: late})
+	host := chat.NewServer(chat.Options{Store: late})
 	before := notes.Now()
 	if got := host.OldestPending(before); got != before {
 		t.Errorf("got %d without a chat, want %d", got, before)

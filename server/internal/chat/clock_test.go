@@ -14,7 +14,7 @@ func TestTimesOfNotesNeverGoBack(t *testing.T) {
 	t.Parallel()
 	machine := []int64{100, 50, 200, 150, 201}
 	late := &late{Store: notes.NewMemory(), failFrom: 100}
-	host := chat.NewHost(chat.Options{Store: late, Now: func() int64 {
+	host := chat.NewServer(chat.Options{Store: late, Now: func() int64 {
 		now := machine[0]
 		machine = machine[1:]
 		return now

@@ -64,7 +64,7 @@ func (d *deaf) Reset()         { d.resetting.Do(func() { close(d.reset) }) }
 func TestChatThatIsEndedWhileItBeginsToWriteIsReset(t *testing.T) {
 	t.Parallel()
 	store := &gated{Store: notes.NewMemory(), reading: make(chan struct{}), let: make(chan struct{})}
-	host := chat.NewHost(chat.Options{Store: store, MaxPendingInAll: 1})
+	host := chat.NewServer(chat.Options{Store: store, MaxPendingInAll: 1})
 	defer host.Close()
 	client := &deaf{receive: make(chan []byte), stop: make(chan struct{}), reset: make(chan struct{})}
 	served := make(chan error, 1)

@@ -69,7 +69,7 @@ func (c *caller) StopReceiving() {
 }
 
 // serve holds a chat in a goroutine.
-func serve(ctx context.Context, host *chat.Host, stream chat.Stream) <-chan error {
+func serve(ctx context.Context, host *chat.Server, stream chat.Stream) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
 		_, err := host.Serve(ctx, stream, nil)
@@ -83,7 +83,7 @@ func TestFateOfFailedChatIsToldOnceAllItsNotesAreSettled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &byHand{Store: notes.NewMemory()}
-		ended := serve(t.Context(), chat.NewHost(chat.Options{Store: store}), newCaller(3))
+		ended := serve(t.Context(), chat.NewServer(chat.Options{Store: store}), newCaller(3))
 		synctest.Wait()
 		store.appended[0](errStore)
 		synctest.Wait()
@@ -105,7 +105,7 @@ func TestFateOfFailedChatIsToldOnceAllItsNotesAreSettled(t *testing.T) {
 func TestCountOfPendingRepliesAfterChatFailsInReply(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		host := chat.NewHost(chat.Options{Store: notes.NewMemory()})
+		host := chat.NewServer(chat.Options{Store: notes.NewMemory()})
 		ctx, cancel := context.WithCancel(t.Context())
 		taken := make(chan struct{})
 		caller := newCaller(3)
@@ -137,7 +137,7 @@ func TestOldestPendingOfSeveralNotesIsTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &byHand{Store: notes.NewMemory()}
 		now := int64(0)
-		host := chat.NewHost(chat.Options{Store: store, Now: func() int64 { now += 100; return now }})
+		host := chat.NewServer(chat.Options{Store: store, Now: func() int64 { now += 100; return now }})
 		caller := newCaller(3)
 		ended := serve(t.Context(), host, caller)
 		for i, want := range []int64{100, 200, 300, 1000} {
@@ -169,7 +169,7 @@ func TestLongReplyThatIsReadSlowlyIsNotStalled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		host := chat.NewHost(chat.Options{Store: store, StallTimeout: stall})
+		host := chat.NewServer(chat.Options{Store: store, StallTimeout: stall})
 		defer host.Close()
 		caller := newCaller(1)
 		caller.send = func() error { time.Sleep(stall / 2); return nil }
@@ -197,7 +197,7 @@ func TestReplyWithoutItsOwnNoteIsErrForgotten(t *testing.T) {
 	t.Parallel()
 	caller := newCaller(1)
 	caller.StopReceiving()
-	_, err := chat.NewHost(chat.Options{Store: forgetful{notes.NewMemory()}}).Serve(t.Context(), caller, nil)
+	_, err := chat.NewServer(chat.Options{Store: forgetful{notes.NewMemory()}}).Serve(t.Context(), caller, nil)
 	if !errors.Is(err, chat.ErrForgotten) || caller.got != 0 {
 		t.Errorf("got %d notes and %v, want chat.ErrForgotten", caller.got, err)
 	}

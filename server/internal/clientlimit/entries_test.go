@@ -11,14 +11,14 @@ func TestQuotaForgetsClientsThatHoldNothing(t *testing.T) {
 	quota := NewQuota(100, 2)
 	for i := range 1000 {
 		address := fmt.Sprintf("192.0.%d.%d:1", i>>8, i&0xff)
-		if err := quota.Take(address, 2); err != nil {
+		if err := quota.Acquire(address, 2); err != nil {
 			t.Fatal(err)
 		}
-		if quota.Take(address, 1) == nil {
+		if quota.Acquire(address, 1) == nil {
 			t.Fatal("a client has more than its share")
 		}
-		quota.Give(address, 1)
-		quota.Give(address, 1)
+		quota.Release(address, 1)
+		quota.Release(address, 1)
 		if entries := len(quota.held); entries != 0 {
 			t.Fatalf("%d clients are kept that hold nothing", entries)
 		}

@@ -33,9 +33,9 @@ func Share(most int64, share float64) int64 {
 	return int64(math.Ceil(float64(most) * share))
 }
 
-// Take takes an amount for the client that calls from an address, host:port. It does not wait: the error is
+// Acquire takes an amount for the client that calls from an address, host:port. It does not wait: the error is
 // [ErrFull] or [ErrShare], and then nothing was taken. What was taken must be given back.
-func (q *Quota) Take(address string, amount int64) error {
+func (q *Quota) Acquire(address string, amount int64) error {
 	client := q.clientAt(address)
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -52,8 +52,8 @@ func (q *Quota) Take(address string, amount int64) error {
 	return nil
 }
 
-// Give gives back what was taken.
-func (q *Quota) Give(address string, amount int64) {
+// Release gives back what was taken.
+func (q *Quota) Release(address string, amount int64) {
 	client := q.clientAt(address)
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -66,8 +66,8 @@ func (q *Quota) Give(address string, amount int64) {
 	}
 }
 
-// Taken returns how much is taken.
-func (q *Quota) Taken() int64 {
+// InUse returns how much is taken.
+func (q *Quota) InUse() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.all

@@ -25,17 +25,17 @@ func TestAQuotaIsForAllAndForEach(t *testing.T) {
 		{c, 2, nil},
 		{c, 1, clientlimit.ErrFull},
 	} {
-		if err := quota.Take(step.address, step.amount); !errors.Is(err, step.want) {
+		if err := quota.Acquire(step.address, step.amount); !errors.Is(err, step.want) {
 			t.Errorf("%s takes %d: got %v, want %v", step.address, step.amount, err, step.want)
 		}
 	}
-	quota.Give(again, 4)
-	if err := quota.Take(c, 2); err != nil {
+	quota.Release(again, 4)
+	if err := quota.Acquire(c, 2); err != nil {
 		t.Errorf("after another has given back: %v", err)
 	}
-	quota.Give(b, 4)
-	quota.Give(c, 4)
-	if taken := quota.Taken(); taken != 0 {
+	quota.Release(b, 4)
+	quota.Release(c, 4)
+	if taken := quota.InUse(); taken != 0 {
 		t.Errorf("%d is taken after all was given back", taken)
 	}
 }
@@ -47,17 +47,17 @@ func TestWithoutABoundEverythingCanBeTaken(t *testing.T) {
 	for range 8 {
 		taking.Go(func() {
 			for range 1000 {
-				if err := quota.Take("192.0.2.1:1", 1<<40); err != nil {
+				if err := quota.Acquire("192.0.2.1:1", 1<<40); err != nil {
 					t.Error(err)
 				}
 			}
 			for range 1000 {
-				quota.Give("192.0.2.1:1", 1<<40)
+				quota.Release("192.0.2.1:1", 1<<40)
 			}
 		})
 	}
 	taking.Wait()
-	if taken := quota.Taken(); taken != 0 {
+	if taken := quota.InUse(); taken != 0 {
 		t.Errorf("%d is taken after all was given back", taken)
 	}
 }

@@ -14,16 +14,16 @@ const (
 	burstSeconds = 10
 )
 
-// Rates bound how often each client may do something. Its methods may be called concurrently.
-type Rates struct {
+// RateLimiters bound how often each client may do something. Its methods may be called concurrently.
+type RateLimiters struct {
 	perSecond float64
 	limiters  *lru.Cache[client, *rate.Limiter]
 }
 
-// NewRates returns the rates of clients each of which may do so many things a second. With 0, there is no
+// NewRateLimiters returns the rates of clients each of which may do so many things a second. With 0, there is no
 // bound.
-func NewRates(perSecond float64) *Rates {
-	rates := &Rates{perSecond: perSecond}
+func NewRateLimiters(perSecond float64) *RateLimiters {
+	rates := &RateLimiters{perSecond: perSecond}
 	if perSecond > 0 {
 		// The error is one of a size that is not positive.
 		rates.limiters, _ = lru.New[client, *rate.Limiter](maxClients)
@@ -31,8 +31,8 @@ func NewRates(perSecond float64) *Rates {
 	return rates
 }
 
-// Of returns the rate of the client that calls from an address, host:port. It is nil if there is no bound.
-func (r *Rates) Of(address string) *rate.Limiter {
+// For returns the rate of the client that calls from an address, host:port. It is nil if there is no bound.
+func (r *RateLimiters) For(address string) *rate.Limiter {
 	if r.limiters == nil {
 		return nil
 	}

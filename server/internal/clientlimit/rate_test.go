@@ -10,7 +10,7 @@ import (
 
 func TestAClientHasOnePace(t *testing.T) {
 	t.Parallel()
-	rates := clientlimit.NewRates(10)
+	rates := clientlimit.NewRateLimiters(10)
 	for _, test := range []struct {
 		one, other string
 		same       bool
@@ -23,7 +23,7 @@ func TestAClientHasOnePace(t *testing.T) {
 		{"[fe80::1%eth0]:1", "[fe80::1%eth1]:1", true},
 		{"what is no address", "is one client", true},
 	} {
-		if same := rates.Of(test.one) == rates.Of(test.other); same != test.same {
+		if same := rates.For(test.one) == rates.For(test.other); same != test.same {
 			t.Errorf("%s and %s are one client: %v, want %v", test.one, test.other, same, test.same)
 		}
 	}
@@ -31,24 +31,24 @@ func TestAClientHasOnePace(t *testing.T) {
 
 func TestAPaceIsARateWithABurst(t *testing.T) {
 	t.Parallel()
-	limiter := clientlimit.NewRates(10).Of("192.0.2.1:1")
+	limiter := clientlimit.NewRateLimiters(10).For("192.0.2.1:1")
 	now := time.Now()
 	if !limiter.AllowN(now, 100) || limiter.AllowN(now, 1) || !limiter.AllowN(now.Add(time.Second), 10) {
 		t.Error("want 100 at once, and then 10 a second")
 	}
-	if clientlimit.NewRates(0).Of("192.0.2.1:1") != nil {
+	if clientlimit.NewRateLimiters(0).For("192.0.2.1:1") != nil {
 		t.Error("want no bound")
 	}
 }
 
 func TestOnlySoManyClientsAreKnown(t *testing.T) {
 	t.Parallel()
-	rates := clientlimit.NewRates(1)
-	first := rates.Of("192.0.2.1:1")
+	rates := clientlimit.NewRateLimiters(1)
+	first := rates.For("192.0.2.1:1")
 	for i := range 100_000 {
-		rates.Of(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff))
+		rates.For(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff))
 	}
-	if rates.Of("192.0.2.1:1") == first {
+	if rates.For("192.0.2.1:1") == first {
 		t.Error("the first client is still known, after 100,000 others")
 	}
 }

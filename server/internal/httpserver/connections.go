@@ -40,7 +40,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.shares.Take(conn.address, 1) == nil {
+		if l.shares.Acquire(conn.address, 1) == nil {
 			return conn, nil
 		}
 		l.refused.Add(1)
@@ -88,7 +88,7 @@ type boundedConn struct {
 func (c *boundedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
-		c.listener.shares.Give(c.address, 1)
+		c.listener.shares.Release(c.address, 1)
 		c.listener.release()
 	})
 	return err

@@ -107,7 +107,7 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 
 // Connections returns how many connections are open.
 func (s *Server) Connections() int64 {
-	return s.listener.shares.Taken()
+	return s.listener.shares.InUse()
 }
 
 // Refused returns how many connections were closed at once because their clients had their share.

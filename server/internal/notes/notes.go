@@ -80,13 +80,13 @@ func AgeOf(time, before, now int64) Age {
 
 // A Span is a part of a log: the notes whose positions are greater than After and at most Upto.
 type Span struct {
-	After, Upto Position
+	After, Through Position
 	// Newest, unless it is 0, leaves out all but that many of them, the newest.
 	Newest int
 }
 
 // Everything is the span of a whole log.
-var Everything = Span{Upto: ^Position(0)}
+var Everything = Span{Through: ^Position(0)}
 
 // Of returns the notes of a whole log that are in the span.
 func (s Span) Of(log []Note) []Note {
@@ -99,7 +99,7 @@ func (s Span) Of(log []Note) []Note {
 		}
 		return i
 	}
-	first, end := after(s.After), after(s.Upto)
+	first, end := after(s.After), after(s.Through)
 	if s.Newest > 0 {
 		first = max(first, end-s.Newest)
 	}

@@ -25,7 +25,7 @@ type chatStream struct {
 	ctx    context.Context //nolint:containedctx // It is the context of the stream beside it.
 	limits messageLimits
 	below  *wire.Stream // nil if the service is mounted elsewhere
-	frames *wire.Frames // nil if Connect sends
+	frames *wire.Envelopes // nil if Connect sends
 	begun  bool         // the response's headers are out
 }
 
@@ -37,18 +37,18 @@ type messageLimits struct {
 	quotas  *quotas
 }
 
-// errLate is what a client is told of a message that it has not sent to its end.
-var errLate = connect.NewError(connect.CodeDeadlineExceeded, errors.New("a message was begun, and did not arrive in time"))
+// errMessageTimeout is what a client is told of a message that it has not sent to its end.
+var errMessageTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.New("a message was begun, and did not arrive in time"))
 
-// errOver ends the reading of a chat that has failed. The client is told why it has.
-var errOver = connect.NewError(connect.CodeAborted, errors.New("the chat has failed"))
+// errChatFailed ends the reading of a chat that has failed. The client is told why it has.
+var errChatFailed = connect.NewError(connect.CodeAborted, errors.New("the chat has failed"))
 
 func newChatStream(ctx context.Context, stream *bidiStream, limits messageLimits) *chatStream {
 	chat := &chatStream{bidiStream: stream, ctx: ctx, limits: limits}
 	if below, ok := wire.FromContext(ctx); ok {
 		chat.below = below
-		below.SetMessageTimeout(limits.timeout, errLate)
-		if frames, ok := below.Frames(); ok {
+		below.SetMessageTimeout(limits.timeout, errMessageTimeout)
+		if frames, ok := below.Envelopes(); ok {
 			chat.frames = frames
 		}
 	}
@@ -65,19 +65,19 @@ func (s *chatStream) Receive() ([]byte, error) {
 	if s.below == nil {
 		return s.receive()
 	}
-	if length, ok := s.below.Begin(); ok && length > shortBytes {
+	if length, ok := s.below.BeginMessage(); ok && length > shortBytes {
 		if s.limits.bytes > 0 && length > s.limits.bytes {
 			return nil, connect.NewError(connect.CodeResourceExhausted,
 				fmt.Errorf("a message has %d bytes, and may have %d", length, s.limits.bytes))
 		}
 		peer := s.Peer().Addr
-		if err := s.limits.quotas.arriving.Take(peer, int64(length)); err != nil {
+		if err := s.limits.quotas.arriving.Acquire(peer, int64(length)); err != nil {
 			return nil, s.limits.quotas.refuse("long messages", err)
 		}
-		defer s.limits.quotas.arriving.Give(peer, int64(length))
+		defer s.limits.quotas.arriving.Release(peer, int64(length))
 	}
 	encoded, err := s.receive()
-	s.below.End()
+	s.below.EndMessage()
 	return encoded, err
 }
 
@@ -129,7 +129,7 @@ func (s *chatStream) gone(err error) error {
 
 // StopReceiving implements chat.Stream.
 func (s *chatStream) StopReceiving() {
-	stopReading(s.ctx, errOver)
+	stopReading(s.ctx, errChatFailed)
 }
 
 // Reset implements chat.Stream.

@@ -14,7 +14,7 @@ import (
 
 var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the server is shutting down: try again, perhaps elsewhere"))
 
-var errLife = connect.NewError(connect.CodeUnavailable, errors.New("the chat has lasted for as long as this server allows: begin another one"))
+var errMaxAge = connect.NewError(connect.CodeUnavailable, errors.New("the chat has lasted for as long as this server allows: begin another one"))
 
 var errDeadline = connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
 
@@ -115,7 +115,7 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 			stopReadingAt(ctx, deadline, errDeadline)
 		}
 		if d.chatLife > 0 && conn.Spec().Procedure == routeguideconnect.RouteGuideRouteChatProcedure {
-			stopReadingAt(ctx, time.Now().Add(d.chatLife), errLife)
+			stopReadingAt(ctx, time.Now().Add(d.chatLife), errMaxAge)
 		}
 		// Only now, so that the deadline does not take the place of that of a drain.
 		if !d.add(stream) {

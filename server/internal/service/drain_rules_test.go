@@ -115,7 +115,7 @@ func TestHealthStaysNotServingOnceTheServerLeaves(t *testing.T) {
 func TestChatLifeCountsWithAFarDeadline(t *testing.T) {
 	t.Parallel()
 	options := bounded()
-	options.ChatLife = 100 * time.Millisecond
+	options.MaxChatAge = 100 * time.Millisecond
 	url, _ := startWith(t, options)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -47,17 +47,17 @@ func (q *quotas) admit(next http.Handler, written func(http.Handler) http.Handle
 	errorWriter := connect.NewErrorWriter()
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		quota, what := q.of(request.URL.Path)
-		err := quota.Take(request.RemoteAddr, 1)
+		err := quota.Acquire(request.RemoteAddr, 1)
 		if err == nil {
-			defer quota.Give(request.RemoteAddr, 1)
+			defer quota.Release(request.RemoteAddr, 1)
 			next.ServeHTTP(response, request)
 			return
 		}
 		refusal := q.refuse(what, err)
-		if q.refusals.Take(request.RemoteAddr, 1) != nil {
+		if q.refusals.Acquire(request.RemoteAddr, 1) != nil {
 			panic(http.ErrAbortHandler) // That resets the stream: many are refused, and do not take it.
 		}
-		defer q.refusals.Give(request.RemoteAddr, 1)
+		defer q.refusals.Release(request.RemoteAddr, 1)
 		written(http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 			_ = errorWriter.Write(response, request, refusal) // Nobody is left to hear of an error.
 		})).ServeHTTP(response, request)

@@ -37,7 +37,7 @@ const shortBytes = 4 << 10
 type Service struct {
 	http.Handler
 
-	chats  *chat.Host
+	chats  *chat.Server
 	health *grpchealth.StaticChecker
 	// statusMu makes what is set of health one thing, and guards leaving.
 	statusMu sync.Mutex
@@ -73,8 +73,8 @@ type Options struct {
 	// StallTimeout is how long a client may take to take 16 KiB of an answer that wait for it. What a chat
 	// writes may take as long as Chats says.
 	StallTimeout time.Duration
-	// ChatLife is how long a chat may last. Then it gets the replies it is owed, and UNAVAILABLE.
-	ChatLife time.Duration
+	// MaxChatAge is how long a chat may last. Then it gets the replies it is owed, and UNAVAILABLE.
+	MaxChatAge time.Duration
 	// Origins are the origins, such as https://example.com, whose pages may call unary and
 	// server-streaming RPCs from a browser. * is any.
 	Origins []string
@@ -93,9 +93,9 @@ func New(guide *guide.Guide, options Options) *Service {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	service := &Service{
-		chats:  chat.NewHost(options.Chats),
+		chats:  chat.NewServer(options.Chats),
 		health: grpchealth.NewStaticChecker(healthServices...),
-		drain:  newDrain(options.ChatLife),
+		drain:  newDrain(options.MaxChatAge),
 		panics: &panics{logger: options.Logger},
 		quotas: newQuotas(options),
 	}
@@ -118,7 +118,7 @@ func New(guide *guide.Guide, options Options) *Service {
 	procedures.add(methodsOf(routeguide.File_routeguide_route_guide_proto.Services().ByName("RouteGuide"))...)(routeguideconnect.NewRouteGuideHandler(&handler{
 		guide:  guide,
 		chats:  service.chats,
-		pace:   clientlimit.NewRates(options.NotesPerSecond),
+		pace:   clientlimit.NewRateLimiters(options.NotesPerSecond),
 		limits: messageLimits{bytes: options.MessageBytes, timeout: options.RequestTimeout, quotas: service.quotas},
 		logger: options.Logger,
 		panics: service.panics,
@@ -136,11 +136,11 @@ func New(guide *guide.Guide, options Options) *Service {
 	if options.Require != nil {
 		inner = options.Require(inner)
 	}
-	allow := allowOrigins(options.Origins)
+	allow := withCORS(options.Origins)
 	written := func(next http.Handler) http.Handler {
-		return takenWithin(options.StallTimeout, &service.stalled, allow(next))
+		return withStallTimeout(options.StallTimeout, &service.stalled, allow(next))
 	}
-	inner = written(arriveWithin(options.RequestTimeout, explain(procedures, inner)))
+	inner = written(withRequestTimeout(options.RequestTimeout, explain(procedures, inner)))
 	service.Handler = wire.NewHandler(service.quotas.admit(inner, written))
 	return service
 }
@@ -157,10 +157,10 @@ func (s *Service) Counts() chat.Counts { return s.chats.Counts() }
 func (s *Service) StoreErrors() int64 { return s.storeErrors.Load() }
 
 // Calls returns how many calls are open that are no chats.
-func (s *Service) Calls() int64 { return s.quotas.calls.Taken() + s.quotas.health.Taken() }
+func (s *Service) Calls() int64 { return s.quotas.calls.InUse() + s.quotas.health.InUse() }
 
 // Arriving returns how many bytes the notes have that are longer than 4 KiB and have arrived in part.
-func (s *Service) Arriving() int64 { return s.quotas.arriving.Taken() }
+func (s *Service) Arriving() int64 { return s.quotas.arriving.InUse() }
 
 // Refused returns how many calls, or long messages, were refused because there were too many at once.
 func (s *Service) Refused() int64 { return s.quotas.refused.Load() }
@@ -217,7 +217,7 @@ func (s *Service) OldestPending(now int64) int64 {
 func (s *Service) Drain() {
 	s.drain.refuse()
 	s.Leave()
-	s.drain.hurry.Do(s.chats.Hurry)
+	s.drain.hurry.Do(s.chats.LiftRateLimit)
 	s.drain.stop()
 }
 
@@ -229,8 +229,8 @@ func (s *Service) Drained() <-chan struct{} {
 // handler is the generated interface. Its methods return errors that [codeOf] knows.
 type handler struct {
 	guide  *guide.Guide
-	chats  *chat.Host
-	pace   *clientlimit.Rates
+	chats  *chat.Server
+	pace   *clientlimit.RateLimiters
 	limits messageLimits
 	logger *slog.Logger
 	panics *panics
@@ -274,7 +274,7 @@ func (h *handler) RecordRoute(ctx context.Context, stream *connect.ClientStream[
 func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
 	start := time.Now()
 	peer := stream.Peer()
-	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.Of(peer.Addr))
+	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.For(peer.Addr))
 	if err == nil {
 		err = gone(ctx)
 	}

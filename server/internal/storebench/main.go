@@ -269,7 +269,7 @@ func (e *endless) Reset() {}
 
 // withoutRPC measures chats without a server.
 func withoutRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
-	host := chat.NewHost(chat.Options{Store: store})
+	host := chat.NewServer(chat.Options{Store: store})
 	return chatFor(ctx, flags, func(ctx context.Context, _ int, answered *atomic.Int64) error {
 		_, err := host.Serve(context.WithoutCancel(ctx), &endless{ctx: ctx, answered: answered, ahead: make(chan struct{}, ahead)}, nil)
 		return err

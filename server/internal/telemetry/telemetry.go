@@ -127,30 +127,30 @@ func (t *Telemetry) Handler() http.Handler {
 	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{})
 }
 
-// Committed notes how long it took to make a batch of notes durable.
-func (t *Telemetry) Committed(took time.Duration) {
+// RecordCommit notes how long it took to make a batch of notes durable.
+func (t *Telemetry) RecordCommit(took time.Duration) {
 	t.commits.Record(context.Background(), took.Seconds())
 }
 
-// A Number is one that is looked at whenever the metrics are asked for.
-type Number struct {
+// A Metric is one that is looked at whenever the metrics are asked for.
+type Metric struct {
 	// Name is in OpenTelemetry's form; Prometheus gets underscores for its dots.
 	Name, Unit, Description string
-	// Grows says that it counts, and does not also fall.
-	Grows bool
+	// Monotonic says that it counts, and does not also fall.
+	Monotonic bool
 	// Read returns what it is now.
 	Read func() int64
 }
 
-// Watch adds numbers.
-func (t *Telemetry) Watch(numbers ...Number) error {
+// Register adds numbers.
+func (t *Telemetry) Register(numbers ...Metric) error {
 	for _, number := range numbers {
 		observe := func(_ context.Context, observer metric.Int64Observer) error {
 			observer.Observe(number.Read())
 			return nil
 		}
 		var err error
-		if number.Grows {
+		if number.Monotonic {
 			_, err = t.meter.Int64ObservableCounter(number.Name, metric.WithUnit(number.Unit),
 				metric.WithDescription(number.Description), metric.WithInt64Callback(observe))
 		} else {

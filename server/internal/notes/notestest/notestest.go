@@ -147,23 +147,23 @@ func bounds(t *testing.T, store notes.Store) {
 	if a == 0 {
 		t.Error("the first position is 0")
 	}
-	check(t, read(t, store, here, notes.Span{Upto: a}), "a")
-	check(t, read(t, store, here, notes.Span{Upto: b}), "a", "b")
-	check(t, read(t, store, here, notes.Span{After: a, Upto: c}), "b", "c")
-	check(t, read(t, store, here, notes.Span{After: c, Upto: notes.Everything.Upto}))
-	check(t, read(t, store, here, notes.Span{After: b, Upto: b}))
-	check(t, read(t, store, here, notes.Span{After: c, Upto: a}))
+	check(t, read(t, store, here, notes.Span{Through: a}), "a")
+	check(t, read(t, store, here, notes.Span{Through: b}), "a", "b")
+	check(t, read(t, store, here, notes.Span{After: a, Through: c}), "b", "c")
+	check(t, read(t, store, here, notes.Span{After: c, Through: notes.Everything.Through}))
+	check(t, read(t, store, here, notes.Span{After: b, Through: b}))
+	check(t, read(t, store, here, notes.Span{After: c, Through: a}))
 }
 
 func newest(t *testing.T, store notes.Store) {
 	here := notes.Location{Longitude: 1}
 	a, b, c := add(t, store, here, "a"), add(t, store, here, "b"), add(t, store, here, "c")
-	check(t, read(t, store, here, notes.Span{Upto: c, Newest: 2}), "b", "c")
-	check(t, read(t, store, here, notes.Span{Upto: b, Newest: 1}), "b")
-	check(t, read(t, store, here, notes.Span{Upto: c, Newest: 3}), "a", "b", "c")
-	check(t, read(t, store, here, notes.Span{Upto: c, Newest: 100}), "a", "b", "c")
-	check(t, read(t, store, here, notes.Span{After: a, Upto: c, Newest: 100}), "b", "c")
-	check(t, read(t, store, notes.Location{}, notes.Span{Upto: c, Newest: 1}))
+	check(t, read(t, store, here, notes.Span{Through: c, Newest: 2}), "b", "c")
+	check(t, read(t, store, here, notes.Span{Through: b, Newest: 1}), "b")
+	check(t, read(t, store, here, notes.Span{Through: c, Newest: 3}), "a", "b", "c")
+	check(t, read(t, store, here, notes.Span{Through: c, Newest: 100}), "a", "b", "c")
+	check(t, read(t, store, here, notes.Span{After: a, Through: c, Newest: 100}), "b", "c")
+	check(t, read(t, store, notes.Location{}, notes.Span{Through: c, Newest: 1}))
 }
 
 // receipts is the owner of notes that are written ahead.
@@ -271,7 +271,7 @@ func longLog(t *testing.T, store notes.Store) {
 	if seen != count || chunks < 2 {
 		t.Errorf("got %d notes in %d chunks, want %d in several", seen, chunks, count)
 	}
-	last := read(t, store, notes.Location{}, notes.Span{Upto: notes.Everything.Upto, Newest: 700})
+	last := read(t, store, notes.Location{}, notes.Span{Through: notes.Everything.Through, Newest: 700})
 	if want := fmt.Sprintf("%0*d", size, count-700); len(last) != 700 || string(last[0].Encoded) != want {
 		t.Errorf("the newest 700 are %d", len(last))
 	}
@@ -368,8 +368,8 @@ func forget(t *testing.T, store notes.Store) {
 		}
 	}
 	last := add(t, store, old, "7777777")
-	check(t, read(t, store, old, notes.Span{Upto: last}), "7777777")
-	check(t, read(t, store, mixed, notes.Span{Upto: notes.Everything.Upto, Newest: 2}), "3", "666666")
+	check(t, read(t, store, old, notes.Span{Through: last}), "7777777")
+	check(t, read(t, store, mixed, notes.Span{Through: notes.Everything.Through, Newest: 2}), "3", "666666")
 }
 
 // fill appends a note for each character of a log: o is an old one, f one that is dated in the future, and y
@@ -507,7 +507,7 @@ func forgetMeanwhile(t *testing.T, store notes.Store) {
 					t.Error(err)
 					return
 				}
-				log := read(t, store, at, notes.Span{Upto: position})
+				log := read(t, store, at, notes.Span{Through: position})
 				if text == "young" && (len(log) == 0 || log[len(log)-1].Position != position) {
 					t.Errorf("the note at %d is not the last of its reply", position)
 				}
@@ -552,7 +552,7 @@ func restarts(t *testing.T, store notes.Store, reopen func() notes.Store) notes.
 		if again := add(t, store, there, "a"); again <= forgotten {
 			t.Errorf("position %d comes after %d", again, forgotten)
 		}
-		check(t, read(t, store, here, notes.Span{Upto: last, Newest: 1}), fmt.Sprint(i))
+		check(t, read(t, store, here, notes.Span{Through: last, Newest: 1}), fmt.Sprint(i))
 	}
 	if _, err := store.Forget(t.Context(), math.MaxInt64); err != nil {
 		t.Fatal(err)

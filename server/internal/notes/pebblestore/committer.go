@@ -52,10 +52,10 @@ type work struct {
 // and order, durability and the notes that are remembered are decided in one place.
 type committer struct {
 	db     *pebble.DB
-	recent *recent
-	room   *room
+	recent *logCache
+	room   *space
 	gate   queue.Gate // for notes
-	inbox  *queue.Inbox[work]
+	inbox  *queue.Queue[work]
 	done   chan struct{}  // is closed when the goroutine has ended
 	last   notes.Position // was given last; only the goroutine looks at it
 	synced atomic.Uint64  // the last position that is on the disk
@@ -64,7 +64,7 @@ type committer struct {
 	committed func(time.Duration)
 }
 
-func newCommitter(db *pebble.DB, recent *recent, room *room, last notes.Position, committed func(time.Duration)) *committer {
+func newCommitter(db *pebble.DB, recent *logCache, room *space, last notes.Position, committed func(time.Duration)) *committer {
 	committer := &committer{
 		db:     db,
 		recent: recent,
@@ -208,7 +208,7 @@ func (c *committer) remember(group []work) {
 		known, err := c.rememberSome(unknown)
 		if err != nil {
 			// Whoever reads there will see the damage; it is no matter of the others.
-			c.recent.set(unknown[known], recentLog{tooLong: true})
+			c.recent.set(unknown[known], cachedLog{tooLong: true})
 			known++
 		}
 		unknown = unknown[known:]
@@ -235,7 +235,7 @@ func (c *committer) rememberSome(locations []notes.Location) (known int, err err
 
 // readRecent reads the log with a prefix, as far as it is not too long. For a location that has no
 // notes, which is most often the question, bloom filters answer.
-func readRecent(iterator *pebble.Iterator, prefix []byte) (log recentLog, err error) {
+func readRecent(iterator *pebble.Iterator, prefix []byte) (log cachedLog, err error) {
 	for valid := iterator.SeekPrefixGE(prefix); valid && !log.tooLong; valid = iterator.Next() {
 		value, err := iterator.ValueAndErr()
 		if err != nil {

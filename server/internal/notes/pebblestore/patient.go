@@ -18,7 +18,7 @@ const retryEvery = 100 * time.Millisecond
 type patientFS struct {
 	vfs.FS
 
-	room *room
+	room *space
 }
 
 // Unwrap implements [vfs.FS].
@@ -70,7 +70,7 @@ func (p patientFS) Rename(oldname, newname string) error {
 type patientFile struct {
 	vfs.File
 
-	room *room
+	room *space
 }
 
 // Write implements [vfs.File].
@@ -95,7 +95,7 @@ func (p patientFile) WriteAt(bytes []byte, offset int64) (written int, err error
 
 // patiently calls operation until it does not fail any more for a reason that may pass, or until Close has
 // waited long enough.
-func (r *room) patiently(operation func() error) error {
+func (r *space) patiently(operation func() error) error {
 	err := operation()
 	for !r.overdue() {
 		switch {
@@ -113,7 +113,7 @@ func (r *room) patiently(operation func() error) error {
 
 // whileFull calls operation, which has failed with err, again and again while the disk is full. No notes are
 // taken meanwhile.
-func (r *room) whileFull(operation func() error, err error) error {
+func (r *space) whileFull(operation func() error, err error) error {
 	r.addStuck(1)
 	defer r.addStuck(-1)
 	r.check()
@@ -133,7 +133,7 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-func (r *room) addStuck(count int) {
+func (r *space) addStuck(count int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stuck += count

@@ -61,9 +61,9 @@ type Options struct {
 	// must end the process: what the engine has in memory is no longer what is on the disk. Without it,
 	// the process panics.
 	Fatal func(err error)
-	// Committed is told, unless it is nil, how long it took to write and sync each batch of notes. It must
+	// OnCommit is told, unless it is nil, how long it took to write and sync each batch of notes. It must
 	// not block.
-	Committed func(took time.Duration)
+	OnCommit func(took time.Duration)
 	// FS is the file system; without it, that of the operating system.
 	FS vfs.FS
 }
@@ -71,9 +71,9 @@ type Options struct {
 // A Store is a [notes.Store] in a folder.
 type Store struct {
 	db        *pebble.DB
-	recent    *recent
+	recent    *logCache
 	folder    *folder
-	room      *room
+	room      *space
 	committer *committer
 	watching  sync.WaitGroup
 	stop      chan struct{}
@@ -117,12 +117,12 @@ func Open(options Options) (*Store, error) {
 	}
 	store.db = db
 	store.room.check()
-	store.committer = newCommitter(db, store.recent, store.room, last, options.Committed)
+	store.committer = newCommitter(db, store.recent, store.room, last, options.OnCommit)
 	store.watching.Go(func() { store.room.watch(store.stop) })
 	return store, nil
 }
 
-func engineOptions(options Options, room *room, log *engineLog) *pebble.Options {
+func engineOptions(options Options, room *space, log *engineLog) *pebble.Options {
 	engine := &pebble.Options{
 		Comparer:                    comparer,
 		FS:                          patientFS{options.FS, room},
@@ -211,7 +211,7 @@ func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, 
 func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
 	return func(yield func([]notes.Note, error) bool) {
 		// What is not synced yet is not kept, though the engine would read it.
-		span.Upto = min(span.Upto, notes.Position(s.committer.synced.Load()))
+		span.Through = min(span.Through, notes.Position(s.committer.synced.Load()))
 		if log, ok := s.recent.get(at); ok && ctx.Err() == nil && !s.isClosed() && !s.folder.away.Load() {
 			if log = span.Of(log); len(log) > 0 {
 				yield(log, nil)
@@ -225,7 +225,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 				return
 			}
 		}
-		for chunk := (&chunk{}); span.After < span.Upto; {
+		for chunk := (&chunk{}); span.After < span.Through; {
 			err := ctx.Err()
 			if err == nil {
 				err = s.read(chunk, at, span)
@@ -300,10 +300,10 @@ func (s *Store) newest(at notes.Location, span notes.Span) (notes.Span, error) {
 // iterate calls read with an iterator over a span of a log.
 func (s *Store) iterate(at notes.Location, span notes.Span, read func(*pebble.Iterator) error) error {
 	upper := appendPrefix(nil, at)
-	if span.Upto == math.MaxUint64 {
+	if span.Through == math.MaxUint64 {
 		upper = comparer.ImmediateSuccessor(nil, upper)
 	} else {
-		upper = binary.BigEndian.AppendUint64(upper, uint64(span.Upto)+1)
+		upper = binary.BigEndian.AppendUint64(upper, uint64(span.Through)+1)
 	}
 	return s.iterateKeys(&pebble.IterOptions{LowerBound: appendKey(nil, at, span.After+1), UpperBound: upper}, read)
 }

@@ -264,7 +264,7 @@ func TestFirstNotesAreForgottenWithRedis(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for chunk, err := range store.Range(t.Context(), at, notes.Span{Upto: position}) {
+		for chunk, err := range store.Range(t.Context(), at, notes.Span{Through: position}) {
 			if err != nil || len(chunk) != 2 || string(chunk[0].Encoded) != "x" || string(chunk[1].Encoded) != "c" {
 				t.Fatalf("the reply at %v is %v, %v, want x and c", at, chunk, err)
 			}

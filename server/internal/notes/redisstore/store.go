@@ -48,9 +48,9 @@ type Options struct {
 	// Health is called, not concurrently, when no note can be kept any more, with the reason, and with nil
 	// when notes can be kept again. It must not block.
 	Health func(err error)
-	// Committed is told, unless it is nil, how long Redis took to answer each batch of notes. It must not
+	// OnCommit is told, unless it is nil, how long Redis took to answer each batch of notes. It must not
 	// block.
-	Committed func(took time.Duration)
+	OnCommit func(took time.Duration)
 }
 
 // A Store is a [notes.Store] in Redis.
@@ -62,8 +62,8 @@ type Store struct {
 	committed func(time.Duration)
 	health    func(error)
 	seed      maphash.Seed
-	begun     begun
-	lanes     [laneCount]*lane
+	begun     headCache
+	lanes     [laneCount]*writer
 	working   sync.WaitGroup // lanes and the probe
 	closed    atomic.Bool
 	stop      context.CancelFunc // of the probe
@@ -85,7 +85,7 @@ func Open(options Options) (*Store, error) {
 	// until it is used once more, and that note's fate could not be told although it was never sent;
 	// the probe mends the one.
 	client.PipelineMultiplex = -1
-	store := &Store{replicas: max(replicas, options.Replicas), readOnly: options.ReadOnly, committed: options.Committed, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
+	store := &Store{replicas: max(replicas, options.Replicas), readOnly: options.ReadOnly, committed: options.OnCommit, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
 	if store.health == nil {
 		store.health = func(error) {}
 	}
@@ -127,7 +127,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 			}
 			return
 		}
-		for more := true; more && span.After < span.Upto; {
+		for more := true; more && span.After < span.Through; {
 			var chunk []notes.Note
 			var err error
 			chunk, more, err = s.read(ctx, at, span)
@@ -152,7 +152,7 @@ func (s *Store) read(ctx context.Context, at notes.Location, span notes.Span) (c
 	calling, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := s.client.Do(calling, s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(listKey(at)).
-		Arg(strconv.FormatUint(uint64(span.After), 10), strconv.FormatUint(uint64(span.Upto), 10), strconv.Itoa(span.Newest),
+		Arg(strconv.FormatUint(uint64(span.After), 10), strconv.FormatUint(uint64(span.Through), 10), strconv.Itoa(span.Newest),
 			strconv.Itoa(chunkNotes), strconv.Itoa(chunkBytes)).Build()).ToArray()
 	if err != nil {
 		return nil, false, readError(ctx, err)

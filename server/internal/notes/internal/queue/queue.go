@@ -10,8 +10,8 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// An Inbox holds items until its one reader takes them. Put and Close may be called concurrently.
-type Inbox[T any] struct {
+// An Queue holds items until its one reader takes them. Put and Close may be called concurrently.
+type Queue[T any] struct {
 	// limit is how many bytes may wait before Put waits too.
 	limit int
 
@@ -24,8 +24,8 @@ type Inbox[T any] struct {
 }
 
 // New returns an empty inbox, in which Put waits while there are items of limit bytes or more.
-func New[T any](limit int) *Inbox[T] {
-	return &Inbox[T]{limit: limit, more: make(chan struct{}, 1), fewer: make(chan struct{})}
+func New[T any](limit int) *Queue[T] {
+	return &Queue[T]{limit: limit, more: make(chan struct{}, 1), fewer: make(chan struct{})}
 }
 
 // A Gate returns why nothing may be put in, or a channel that is closed when nothing may any more.
@@ -36,7 +36,7 @@ func Open() (shut <-chan struct{}, err error) { return nil, nil }
 
 // Put adds an item of a size. If it returns an error, the item is not taken: that of the gate, the
 // cause of ctx if that ends while Put waits, or [notes.ErrClosed].
-func (i *Inbox[T]) Put(ctx context.Context, gate Gate, item T, size int) error {
+func (i *Queue[T]) Put(ctx context.Context, gate Gate, item T, size int) error {
 	for {
 		shut, err := gate()
 		if err != nil {
@@ -56,7 +56,7 @@ func (i *Inbox[T]) Put(ctx context.Context, gate Gate, item T, size int) error {
 }
 
 // tryPut returns a channel to wait for if there is no place.
-func (i *Inbox[T]) tryPut(item T, size int) (fewer <-chan struct{}, err error) {
+func (i *Queue[T]) tryPut(item T, size int) (fewer <-chan struct{}, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed {
@@ -72,7 +72,7 @@ func (i *Inbox[T]) tryPut(item T, size int) (fewer <-chan struct{}, err error) {
 }
 
 // wake tells the reader that there is something to take. The caller holds i.mu.
-func (i *Inbox[T]) wake() {
+func (i *Queue[T]) wake() {
 	select {
 	case i.more <- struct{}{}:
 	default:
@@ -81,7 +81,7 @@ func (i *Inbox[T]) wake() {
 
 // Take waits for items and returns all there are. Its second result is false if there will be no
 // more. The spare slice, which must be empty, is used for the next items.
-func (i *Inbox[T]) Take(spare []T) (items []T, open bool) {
+func (i *Queue[T]) Take(spare []T) (items []T, open bool) {
 	<-i.more
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -92,7 +92,7 @@ func (i *Inbox[T]) Take(spare []T) (items []T, open bool) {
 }
 
 // Close makes Put refuse, and Take return what is left.
-func (i *Inbox[T]) Close() {
+func (i *Queue[T]) Close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.closed = true

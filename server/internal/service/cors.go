@@ -17,8 +17,8 @@ func allowedHeaders() []string {
 	return append(connectcors.AllowedHeaders(), "Authorization", "Traceparent", "Tracestate", "Baggage")
 }
 
-// allowOrigins returns what lets pages of some origins call a handler from a browser.
-func allowOrigins(origins []string) func(http.Handler) http.Handler {
+// withCORS returns what lets pages of some origins call a handler from a browser.
+func withCORS(origins []string) func(http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return func(next http.Handler) http.Handler { return next }
 	}

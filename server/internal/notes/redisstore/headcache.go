@@ -13,23 +13,23 @@ const (
 	begunBytes = 1 << 10
 )
 
-// begun remembers the starts of the logs that this server has begun last: a first note is answered with
+// headCache remembers the starts of the logs that this server has headCache last: a first note is answered with
 // itself, which need not be read from Redis. What is remembered never changes, and a range that goes
 // on behind it is not answered by it. Its methods may be called concurrently.
-type begun struct {
+type headCache struct {
 	logs *lru.Cache[notes.Location, []notes.Note]
 }
 
-func newBegun() begun {
+func newBegun() headCache {
 	logs, err := lru.New[notes.Location, []notes.Note](begunLogs)
 	if err != nil {
 		panic(err) // The size is positive.
 	}
-	return begun{logs}
+	return headCache{logs}
 }
 
 // add hears of new notes at a location, the first of which has a position.
-func (b begun) add(at notes.Location, position notes.Position, added []notes.Note) {
+func (b headCache) add(at notes.Location, position notes.Position, added []notes.Note) {
 	if position > 1 {
 		if first, ok := b.logs.Peek(at); ok && position <= notes.Position(len(first)) {
 			b.logs.Remove(at) // Redis has lost the log, and begun it anew.
@@ -47,9 +47,9 @@ func (b begun) add(at notes.Location, position notes.Position, added []notes.Not
 }
 
 // read returns the span of a log that it remembers. Its second result is false if it does not.
-func (b begun) read(at notes.Location, span notes.Span) ([]notes.Note, bool) {
+func (b headCache) read(at notes.Location, span notes.Span) ([]notes.Note, bool) {
 	first, ok := b.logs.Get(at)
-	if !ok || span.Upto > notes.Position(len(first)) {
+	if !ok || span.Through > notes.Position(len(first)) {
 		return nil, false
 	}
 	return span.Of(first), true

@@ -12,17 +12,17 @@ import (
 // takenAtOnce is how much of an answer is written at once, for which there is time.
 const takenAtOnce = 16 << 10
 
-// takenWithin resets a call whose client takes longer than timeout, unless that is 0, to take 16 KiB of what is written
+// withStallTimeout resets a call whose client takes longer than timeout, unless that is 0, to take 16 KiB of what is written
 // to it, or less if less waits, and counts it. A handler is done only when the client has been sent all. What a chat writes
 // in frames goes past it: that is watched by the chat's host.
-func takenWithin(timeout time.Duration, stalled *atomic.Int64, next http.Handler) http.Handler {
+func withStallTimeout(timeout time.Duration, stalled *atomic.Int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		stream, ok := wire.FromContext(request.Context())
 		if !ok {
 			next.ServeHTTP(response, request)
 			return
 		}
-		taken := &taken{ResponseWriter: response, stream: stream, timeout: timeout, stalled: stalled}
+		taken := &stallWriter{ResponseWriter: response, stream: stream, timeout: timeout, stalled: stalled}
 		if request.ProtoMajor > 1 {
 			next.ServeHTTP(taken, request)
 			taken.finish()
@@ -38,8 +38,8 @@ func takenWithin(timeout time.Duration, stalled *atomic.Int64, next http.Handler
 	})
 }
 
-// taken is a response that is to be taken. Its methods are called by one goroutine at a time.
-type taken struct {
+// stallWriter is a response that is to be stallWriter. Its methods are called by one goroutine at a time.
+type stallWriter struct {
 	http.ResponseWriter
 
 	stream  *wire.Stream
@@ -53,11 +53,11 @@ type taken struct {
 }
 
 // Unwrap is for [http.ResponseController].
-func (t *taken) Unwrap() http.ResponseWriter {
+func (t *stallWriter) Unwrap() http.ResponseWriter {
 	return t.ResponseWriter
 }
 
-func (t *taken) Write(p []byte) (int, error) {
+func (t *stallWriter) Write(p []byte) (int, error) {
 	t.waits = true
 	for written := 0; ; {
 		part := p[written:min(len(p), written+takenAtOnce)]
@@ -68,14 +68,14 @@ func (t *taken) Write(p []byte) (int, error) {
 	}
 }
 
-func (t *taken) write(p []byte) (int, error) {
+func (t *stallWriter) write(p []byte) (int, error) {
 	t.begin()
 	defer t.stop()
 	return t.ResponseWriter.Write(p)
 }
 
 // Flush is for Connect, which does not look for it through Unwrap.
-func (t *taken) Flush() {
+func (t *stallWriter) Flush() {
 	if flusher, ok := t.ResponseWriter.(http.Flusher); ok {
 		t.begin()
 		defer t.stop()
@@ -85,13 +85,13 @@ func (t *taken) Flush() {
 }
 
 // finish writes what net/http would write once the handler has returned, when nobody would watch it.
-func (t *taken) finish() {
+func (t *stallWriter) finish() {
 	if t.waits {
 		t.Flush()
 	}
 }
 
-func (t *taken) begin() {
+func (t *stallWriter) begin() {
 	if t.timeout == 0 {
 		return
 	}
@@ -103,7 +103,7 @@ func (t *taken) begin() {
 	}
 }
 
-func (t *taken) stop() {
+func (t *stallWriter) stop() {
 	if t.timer == nil {
 		return
 	}
@@ -111,7 +111,7 @@ func (t *taken) stop() {
 	t.set(time.Time{})
 }
 
-func (t *taken) set(since time.Time) {
+func (t *stallWriter) set(since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.since = since
@@ -119,7 +119,7 @@ func (t *taken) set(since time.Time) {
 
 // reset ends the call, unless the write that the timer was for has come to its end. Until it returns, no other one
 // does, nor the handler.
-func (t *taken) reset() {
+func (t *stallWriter) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.since.IsZero() && time.Since(t.since) >= t.timeout {

@@ -21,29 +21,29 @@ var buffers = sync.Pool{New: func() any {
 	return &buffer
 }}
 
-// Frames writes messages that are encoded already into the response of a stream. It gathers them, and
+// Envelopes writes messages that are encoded already into the response of a stream. It gathers them, and
 // writes when many have come together, or on Flush. It is not safe for concurrent use, and must not be
 // used once the HTTP handler has returned.
 //
 // Between a Flush and the next message it holds no memory.
-type Frames struct {
+type Envelopes struct {
 	stream *Stream
 	buffer *[]byte // nil if nothing is gathered
 }
 
-// Frames returns a writer of frames. Its second result is false if the stream's messages are not
+// Envelopes returns a writer of frames. Its second result is false if the stream's messages are not
 // binary Protobuf, or not in frames; then messages have to be sent by Connect.
 //
 // The headers of the response must have been sent before the first frame is written, with
 // Connect's Send(nil); and of frames and Connect's Send, only one may be in use at a time.
-func (s *Stream) Frames() (*Frames, bool) {
+func (s *Stream) Envelopes() (*Envelopes, bool) {
 	_, flushes := s.response.(http.Flusher)
-	return &Frames{stream: s}, s.binary && flushes
+	return &Envelopes{stream: s}, s.binary && flushes
 }
 
 // Write adds an encoded message. It writes what is gathered if that is much, and then returns the error
 // of that. The message is copied.
-func (f *Frames) Write(message []byte) error {
+func (f *Envelopes) Write(message []byte) error {
 	if f.buffer == nil {
 		f.buffer, _ = buffers.Get().(*[]byte)
 	}
@@ -59,7 +59,7 @@ func (f *Frames) Write(message []byte) error {
 }
 
 // Flush writes what is gathered to the client.
-func (f *Frames) Flush() error {
+func (f *Envelopes) Flush() error {
 	if f.buffer == nil {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (f *Frames) Flush() error {
 }
 
 // write writes what is gathered, as far as the connection takes it.
-func (f *Frames) write() error {
+func (f *Envelopes) write() error {
 	_, err := f.stream.response.Write(*f.buffer)
 	*f.buffer = (*f.buffer)[:0]
 	return err

@@ -41,24 +41,24 @@ type appended struct {
 	ticket notes.Ticket
 }
 
-// A lane writes the notes of some locations: always the same, and one batch after the other, so that
+// A writer writes the notes of some locations: always the same, and one batch after the other, so that
 // no redirection changes the order of the notes of a location.
-type lane struct {
+type writer struct {
 	store *Store
-	inbox *queue.Inbox[appended]
+	inbox *queue.Queue[appended]
 }
 
-func newLane(store *Store) *lane {
-	return &lane{store: store, inbox: queue.New[appended](laneBytes)}
+func newLane(store *Store) *writer {
+	return &writer{store: store, inbox: queue.New[appended](laneBytes)}
 }
 
-func (l *lane) append(ctx context.Context, note appended) {
+func (l *writer) append(ctx context.Context, note appended) {
 	if err := l.inbox.Put(ctx, queue.Open, note, len(note.note.Encoded)+noteOverhead); err != nil {
 		note.ticket.Settle(0, err)
 	}
 }
 
-func (l *lane) run() {
+func (l *writer) run() {
 	var spare []appended
 	for open := true; open; {
 		var items []appended
@@ -129,7 +129,7 @@ func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
 }
 
 // write writes and settles batches. It returns false if Redis did not answer one of them in time.
-func (l *lane) write(batches []*batch) (answered bool) {
+func (l *writer) write(batches []*batch) (answered bool) {
 	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if l.store.committed != nil {
@@ -157,7 +157,7 @@ func (l *lane) write(batches []*batch) (answered bool) {
 
 // writeAndWait writes each batch on a connection of its own, together with the WAIT that covers it: on
 // another connection, WAIT would return at once. It returns false if Redis did not answer one of them in time.
-func (l *lane) writeAndWait(calling context.Context, batches []*batch) (answered bool) {
+func (l *writer) writeAndWait(calling context.Context, batches []*batch) (answered bool) {
 	var writing sync.WaitGroup
 	var late atomic.Bool
 	for some := range slices.Chunk(batches, waitAtOnce) {

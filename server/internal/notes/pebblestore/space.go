@@ -24,8 +24,8 @@ const (
 	closeTimeout = 5 * time.Second
 )
 
-// room knows whether there is room for notes, and a folder for them. Its methods may be called concurrently.
-type room struct {
+// space knows whether there is space for notes, and a folder for them. Its methods may be called concurrently.
+type space struct {
 	folder *folder
 	fs     vfs.FS
 	dir    string
@@ -43,8 +43,8 @@ type room struct {
 	deadline time.Time // of Close; zero before
 }
 
-func newRoom(options Options, folder *folder) *room {
-	return &room{
+func newRoom(options Options, folder *folder) *space {
+	return &space{
 		folder: folder,
 		fs:     options.FS,
 		dir:    options.Dir,
@@ -56,21 +56,21 @@ func newRoom(options Options, folder *folder) *room {
 
 // gate returns why there is no room for notes, or a channel that is closed when there is none any
 // more.
-func (r *room) gate() (shut <-chan struct{}, err error) {
+func (r *space) gate() (shut <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.filled, r.reason
 }
 
 // wrote counts what was written since the folder was measured.
-func (r *room) wrote(bytes int) {
+func (r *space) wrote(bytes int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.since += int64(bytes)
 }
 
 // check looks for the folder and how much room there is on its disk. It costs three system calls.
-func (r *room) check() {
+func (r *space) check() {
 	reason := r.folder.look()
 	usage, err := r.fs.GetDiskUsage(r.dir)
 	r.mu.Lock()
@@ -82,7 +82,7 @@ func (r *room) check() {
 }
 
 // lack returns why there is no room, or nil, by what the disk says of itself. The caller holds r.mu.
-func (r *room) lack(usage vfs.DiskUsage, err error) error {
+func (r *space) lack(usage vfs.DiskUsage, err error) error {
 	switch {
 	case errors.Is(err, vfs.ErrUnsupported):
 		// A file system in memory does not say.
@@ -107,7 +107,7 @@ func reserve(usage vfs.DiskUsage) uint64 {
 }
 
 // set makes reason the reason for which there is no room. The caller holds r.mu.
-func (r *room) set(reason error) {
+func (r *space) set(reason error) {
 	was := r.reason
 	r.reason = reason
 	switch {
@@ -121,7 +121,7 @@ func (r *room) set(reason error) {
 }
 
 // size returns how many bytes the files of the folder have.
-func (r *room) size() int64 {
+func (r *space) size() int64 {
 	names, err := r.fs.List(r.dir)
 	if err != nil {
 		return 0
@@ -137,7 +137,7 @@ func (r *room) size() int64 {
 }
 
 // measure measures the folder.
-func (r *room) measure() {
+func (r *space) measure() {
 	r.mu.Lock()
 	before := r.since
 	r.mu.Unlock()
@@ -149,7 +149,7 @@ func (r *room) measure() {
 }
 
 // watch looks at the room and the folder until stop is closed.
-func (r *room) watch(stop <-chan struct{}) {
+func (r *space) watch(stop <-chan struct{}) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for {
@@ -166,13 +166,13 @@ func (r *room) watch(stop <-chan struct{}) {
 }
 
 // closeBy sets the time until which Close waits for a full disk, or for a folder that is away.
-func (r *room) closeBy(deadline time.Time) {
+func (r *space) closeBy(deadline time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deadline = deadline
 }
 
-func (r *room) overdue() bool {
+func (r *space) overdue() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.deadline.IsZero() && time.Now().After(r.deadline)
@@ -180,5 +180,5 @@ func (r *room) overdue() bool {
 
 // FolderSize returns how many bytes the files of a folder have, or 0 if it is not there.
 func FolderSize(dir string) int64 {
-	return (&room{fs: vfs.Default, dir: dir}).size()
+	return (&space{fs: vfs.Default, dir: dir}).size()
 }

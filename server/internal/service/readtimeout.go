@@ -11,11 +11,11 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-var errRequestLate = connect.NewError(connect.CodeDeadlineExceeded, errors.New("the request was begun, and did not arrive in time"))
+var errRequestTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.New("the request was begun, and did not arrive in time"))
 
-// arriveWithin ends the reading of a request that has not arrived whole in time. Those RPCs are left alone in
+// withRequestTimeout ends the reading of a request that has not arrived whole in time. Those RPCs are left alone in
 // which a client may send messages for as long as it likes.
-func arriveWithin(timeout time.Duration, next http.Handler) http.Handler {
+func withRequestTimeout(timeout time.Duration, next http.Handler) http.Handler {
 	if timeout == 0 {
 		return next
 	}
@@ -25,7 +25,7 @@ func arriveWithin(timeout time.Duration, next http.Handler) http.Handler {
 		default:
 			if stream, ok := wire.FromContext(request.Context()); ok {
 				// An error says that the connection has no read deadlines, and then it has no timeouts.
-				_ = stream.SetRequestDeadline(time.Now().Add(timeout), errRequestLate)
+				_ = stream.SetRequestDeadline(time.Now().Add(timeout), errRequestTimeout)
 			}
 		}
 		next.ServeHTTP(response, request)

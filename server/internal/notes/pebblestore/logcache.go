@@ -19,26 +19,26 @@ const (
 	logOverhead  = 160
 )
 
-// recent remembers the whole logs of the locations to which notes came last, as long as they are
+// logCache remembers the whole logs of the locations to which notes came last, as long as they are
 // short. Almost every reply is such a log, and opening an iterator for it costs far more than
 // keeping the note. Only the committer changes what is remembered; its methods may be called
 // concurrently all the same.
-type recent struct {
+type logCache struct {
 	mu    sync.Mutex // guards the rest
-	logs  *simplelru.LRU[notes.Location, recentLog]
+	logs  *simplelru.LRU[notes.Location, cachedLog]
 	bytes int // of all logs
 }
 
-// recentLog is a whole log, or says that it is too long. Its notes are only ever appended to.
-type recentLog struct {
+// cachedLog is a whole log, or says that it is too long. Its notes are only ever appended to.
+type cachedLog struct {
 	notes   []notes.Note
 	bytes   int
 	tooLong bool
 }
 
-func newRecent() *recent {
-	recent := &recent{}
-	logs, err := simplelru.NewLRU(recentBytes/logOverhead, func(_ notes.Location, log recentLog) {
+func newRecent() *logCache {
+	recent := &logCache{}
+	logs, err := simplelru.NewLRU(recentBytes/logOverhead, func(_ notes.Location, log cachedLog) {
 		recent.bytes -= log.bytes + logOverhead
 	})
 	if err != nil {
@@ -49,17 +49,17 @@ func newRecent() *recent {
 }
 
 // add appends a note to a log, unless that makes it too long.
-func (l recentLog) add(note notes.Note) recentLog {
+func (l cachedLog) add(note notes.Note) cachedLog {
 	l.bytes += len(note.Encoded) + noteOverhead
 	if l.tooLong || l.bytes > recentLogBytes {
-		return recentLog{tooLong: true}
+		return cachedLog{tooLong: true}
 	}
 	l.notes = append(l.notes, note)
 	return l
 }
 
 // get returns the log of a location. Its second result is false if it is not remembered.
-func (r *recent) get(at notes.Location) ([]notes.Note, bool) {
+func (r *logCache) get(at notes.Location) ([]notes.Note, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	log, ok := r.logs.Get(at)
@@ -67,7 +67,7 @@ func (r *recent) get(at notes.Location) ([]notes.Note, bool) {
 }
 
 // knows returns whether something is remembered of a location, if only that its log is too long.
-func (r *recent) knows(at notes.Location) bool {
+func (r *logCache) knows(at notes.Location) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, ok := r.logs.Get(at)
@@ -75,14 +75,14 @@ func (r *recent) knows(at notes.Location) bool {
 }
 
 // set remembers the log of a location.
-func (r *recent) set(at notes.Location, log recentLog) {
+func (r *logCache) set(at notes.Location, log cachedLog) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.put(at, log)
 }
 
 // put makes log what is remembered of a location. The caller holds r.mu.
-func (r *recent) put(at notes.Location, log recentLog) {
+func (r *logCache) put(at notes.Location, log cachedLog) {
 	if old, ok := r.logs.Peek(at); ok {
 		r.bytes -= old.bytes + logOverhead
 	}
@@ -94,7 +94,7 @@ func (r *recent) put(at notes.Location, log recentLog) {
 }
 
 // add remembers a new note at a location of which something is remembered.
-func (r *recent) add(at notes.Location, note notes.Note) {
+func (r *logCache) add(at notes.Location, note notes.Note) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if log, ok := r.logs.Peek(at); ok {
@@ -103,7 +103,7 @@ func (r *recent) add(at notes.Location, note notes.Note) {
 }
 
 // forget remembers nothing of a location.
-func (r *recent) forget(at notes.Location) {
+func (r *logCache) forget(at notes.Location) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.logs.Remove(at)

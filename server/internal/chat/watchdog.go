@@ -8,25 +8,25 @@ import (
 // looksPerTimeout is how often a watch looks at each chat within the stall timeout.
 const looksPerTimeout = 4
 
-// watch ends the chats that are stalled. One goroutine looks at all chats, so that no write needs a timer.
-type watch struct {
-	host *Host
+// watchdog ends the chats that are stalled. One goroutine looks at all chats, so that no write needs a timer.
+type watchdog struct {
+	host *Server
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
-// look is what a watch has seen of a chat.
-type look struct {
+// sample is what a watch has seen of a chat.
+type sample struct {
 	progress int64
 	same     int // how often in a row it was that
 }
 
-func startWatch(host *Host) *watch {
-	watch := &watch{host: host, stop: make(chan struct{})}
+func startWatch(host *Server) *watchdog {
+	watch := &watchdog{host: host, stop: make(chan struct{})}
 	watch.done.Go(func() {
 		ticker := time.NewTicker(max(1, host.options.StallTimeout/looksPerTimeout))
 		defer ticker.Stop()
-		looks := make(map[*chat]look)
+		looks := make(map[*chat]sample)
 		for {
 			select {
 			case <-ticker.C:
@@ -41,15 +41,15 @@ func startWatch(host *Host) *watch {
 
 // look resets the chats that have made no progress for as long as they may, and returns what it saw of those
 // that have something to send.
-func (w *watch) look(before map[*chat]look) map[*chat]look {
+func (w *watchdog) look(before map[*chat]sample) map[*chat]sample {
 	w.host.mu.Lock()
 	defer w.host.mu.Unlock()
-	seen := make(map[*chat]look)
+	seen := make(map[*chat]sample)
 	for chat := range w.host.chats {
 		if !chat.taking.Load() {
 			continue
 		}
-		now := look{progress: chat.progress.Load()}
+		now := sample{progress: chat.progress.Load()}
 		if last, ok := before[chat]; ok && last.progress == now.progress {
 			now.same = last.same + 1
 		}
@@ -64,7 +64,7 @@ func (w *watch) look(before map[*chat]look) map[*chat]look {
 	return seen
 }
 
-func (w *watch) close() {
+func (w *watchdog) close() {
 	close(w.stop)
 	w.done.Wait()
 }

@@ -17,7 +17,7 @@ import (
 // DefaultMaxPending is how many notes of one chat may wait for their replies, unless [Options] say otherwise.
 const DefaultMaxPending = 1 << 18
 
-// Options are what a [Host] needs to know. All but Store may be left out; 0 is no bound, unless it says
+// Options are what a [Server] needs to know. All but Store may be left out; 0 is no bound, unless it says
 // otherwise.
 type Options struct {
 	// Store keeps the notes.
@@ -40,10 +40,10 @@ type Options struct {
 	Now func() int64
 }
 
-// A Host holds the chats of a server. Its methods may be called concurrently.
-type Host struct {
+// A Server holds the chats of a server. Its methods may be called concurrently.
+type Server struct {
 	options Options
-	watch   *watch // nil if nothing is watched
+	watch   *watchdog // nil if nothing is watched
 	hurried chan struct{}
 	clock   clock
 	counts  counts
@@ -52,28 +52,28 @@ type Host struct {
 	chats map[*chat]struct{}
 }
 
-// NewHost returns a host whose chats keep notes in a store. It must be closed.
-func NewHost(options Options) *Host {
+// NewServer returns a host whose chats keep notes in a store. It must be closed.
+func NewServer(options Options) *Server {
 	if options.MaxPending == 0 {
 		options.MaxPending = DefaultMaxPending
 	}
 	if options.Now == nil {
 		options.Now = notes.Now
 	}
-	host := &Host{options: options, clock: clock{machine: options.Now}, hurried: make(chan struct{}), chats: make(map[*chat]struct{})}
+	host := &Server{options: options, clock: clock{machine: options.Now}, hurried: make(chan struct{}), chats: make(map[*chat]struct{})}
 	if options.StallTimeout > 0 {
 		host.watch = startWatch(host)
 	}
 	return host
 }
 
-// Hurry lets no chat wait for its pace any more: the server is about to end. It must be called once at most.
-func (h *Host) Hurry() {
+// LiftRateLimit lets no chat wait for its pace any more: the server is about to end. It must be called once at most.
+func (h *Server) LiftRateLimit() {
 	close(h.hurried)
 }
 
 // Close ends what the host does by itself, once there are no more chats.
-func (h *Host) Close() {
+func (h *Server) Close() {
 	if h.watch != nil {
 		h.watch.close()
 	}
@@ -81,7 +81,7 @@ func (h *Host) Close() {
 
 // OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
 // older. Notes from then on must not be forgotten: a reply ends with the note that asked for it.
-func (h *Host) OldestPending(now int64) int64 {
+func (h *Server) OldestPending(now int64) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	oldest := now
@@ -104,7 +104,7 @@ type Traffic struct {
 //
 // The two directions are independent. The calling goroutine receives and appends; a second one
 // exists only while there are replies that the store has settled, and sends them in order.
-func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Traffic, error) {
+func (h *Server) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Traffic, error) {
 	chat := &chat{ctx: ctx, host: h, stream: stream, pace: pace}
 	chat.changed.L = &chat.mu
 	chat.sendChunk = chat.sendNotes
@@ -120,13 +120,13 @@ func (h *Host) Serve(ctx context.Context, stream Stream, pace *rate.Limiter) (Tr
 	return Traffic{In: chat.in, Out: chat.out}, err
 }
 
-func (h *Host) add(chat *chat) {
+func (h *Server) add(chat *chat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.chats[chat] = struct{}{}
 }
 
-func (h *Host) remove(chat *chat) {
+func (h *Server) remove(chat *chat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.chats, chat)
@@ -137,7 +137,7 @@ func (h *Host) remove(chat *chat) {
 const shedAtLeast = 64
 
 // shed ends the chats that have the most replies pending, until there is room again.
-func (h *Host) shed() {
+func (h *Server) shed() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	most := int64(h.options.MaxPendingInAll)
@@ -182,7 +182,7 @@ type Counts struct {
 }
 
 // Counts returns what the host has done so far.
-func (h *Host) Counts() Counts {
+func (h *Server) Counts() Counts {
 	h.mu.Lock()
 	chats := int64(len(h.chats))
 	h.mu.Unlock()
