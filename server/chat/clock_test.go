@@ -30,7 +30,7 @@ func TestTimesOfNotesNeverGoBack(t *testing.T) {
 	}
 	late.settling.Wait()
 	var times []int64
-	for chunk, err := range late.Store.Range(t.Context(), notes.Location{}, notes.Everything) {
+	for chunk, err := range late.Range(t.Context(), notes.Location{}, notes.Everything) {
 		if err != nil {
 			t.Fatal(err)
 		}
