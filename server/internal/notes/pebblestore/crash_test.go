@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -107,6 +108,9 @@ func TestAnsweredNotesSurviveALossOfPower(t *testing.T) {
 	}
 }
 
+// awaySuffix is added to the path of a folder that goes away.
+const awaySuffix = ".away"
+
 // writeUntil opens the store in the folder that the second argument of the fault names, and appends
 // notes, printing those that are answered, until the fault ends the process.
 func writeUntil(fault string) {
@@ -135,6 +139,14 @@ func writeUntil(fault string) {
 				fill()
 				return syscall.ENOSPC
 			}
+		case "away":
+			making := op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpReuseForWrite
+			if armed.Load() && making && strings.HasSuffix(op.Path, ".log") && count.Add(1) == nth {
+				if err := os.Rename(dir, dir+awaySuffix); err != nil {
+					panic(err)
+				}
+				fill()
+			}
 		case "table":
 			hit = op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".sst")
 		}
@@ -151,14 +163,14 @@ func writeUntil(fault string) {
 		panic(err)
 	}
 	armed.Store(true)
-	if kind == "full" {
+	if kind == "full" || kind == "away" {
 		go func() {
 			<-full
 			_ = store.Close()
 		}()
 	}
 	padding := ""
-	if kind == "table" {
+	if kind == "table" || kind == "away" {
 		padding = strings.Repeat("x", 1<<20) // Enough for tables to be written soon.
 	}
 	for i := range 100_000 {
@@ -176,11 +188,14 @@ func writeUntil(fault string) {
 
 func TestAFailedWriteOrSyncEndsTheProcessAndLosesNothing(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"write", "sync", "table", "full"} {
+	for _, kind := range []string{"write", "sync", "table", "full", "away"} {
 		for _, nth := range []int{1, 2, 17, 60} {
+			if kind == "away" && nth > 2 {
+				continue // Before each log come 16 MiB of notes.
+			}
 			t.Run(fmt.Sprintf("%s %d", kind, nth), func(t *testing.T) {
 				t.Parallel()
-				dir := t.TempDir()
+				dir := filepath.Join(t.TempDir(), "notes")
 				child := exec.Command(os.Args[0])
 				child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s", faultVariable, kind, nth, dir))
 				printed, err := child.CombinedOutput()
@@ -188,7 +203,10 @@ func TestAFailedWriteOrSyncEndsTheProcessAndLosesNothing(t *testing.T) {
 				if !ok || exit.ExitCode() != 7 {
 					t.Fatalf("the process ended with %v:\n%s", err, printed)
 				}
-				if !regexp.MustCompile(`(?m)^fatal: the store of notes cannot be written.*(input/output error|no space left on device)`).Match(printed) {
+				if kind == "away" {
+					rename(t, dir+awaySuffix, dir)
+				}
+				if !regexp.MustCompile(`(?m)^fatal: the store of notes cannot be (written.*(input/output error|no space left on device)|reached.*no such file)`).Match(printed) {
 					t.Errorf("the process did not say why it ended:\n%s", printed)
 				}
 				answered := len(regexp.MustCompile(`(?m)^answered`).FindAll(printed, -1))

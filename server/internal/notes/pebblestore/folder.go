@@ -63,11 +63,7 @@ func (f *folder) look() error {
 		now, err := os.Stat(path)
 		if err != nil {
 			f.away.Store(true)
-			advice := "notes are taken again once it is back"
-			if path != f.paths[0] {
-				advice += ", or after a restart if it was deleted"
-			}
-			return fmt.Errorf("%w: %w: %s", notes.ErrUnavailable, err, advice)
+			return fmt.Errorf("%w: %w", notes.ErrUnavailable, err)
 		}
 		if !os.SameFile(now, opened[i]) {
 			f.end(fmt.Errorf("the folder of notes %s was replaced while this process had it open: %s is not what was opened; "+

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -32,15 +33,16 @@ func (l *engineLog) Errorf(format string, args ...any) {
 }
 
 // Fatalf implements [pebble.Logger]. The engine calls it when it cannot go on, and relies on it not
-// to return.
+// to return. What it says in further lines is where in the engine that was.
 func (l *engineLog) Fatalf(format string, args ...any) {
-	l.fail(fmt.Errorf(format, args...))
+	line, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\n")
+	l.fail(errors.New(line))
 }
 
 // fail ends the process because of an error of the engine.
 func (l *engineLog) fail(err error) {
 	if away := l.folder.look(); away != nil {
-		err = fmt.Errorf("%w; the engine could not wait for it: %w", away, err)
+		err = fmt.Errorf("%w, and the engine can wait for it no longer: %w", away, err)
 	} else {
 		err = fmt.Errorf("the store of notes cannot be written any more, and what was answered is kept: %w", err)
 	}

@@ -72,6 +72,9 @@ func (r *space) wrote(bytes int) {
 // check looks for the folder and how much room there is on its disk. It costs three system calls.
 func (r *space) check() {
 	reason := r.folder.look()
+	if reason != nil {
+		reason = fmt.Errorf("%w: notes are taken again once it is back; if only its LOCK was deleted, restart this server", reason)
+	}
 	usage, err := r.fs.GetDiskUsage(r.dir)
 	r.mu.Lock()
 	defer r.mu.Unlock()
