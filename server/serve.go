@@ -182,7 +182,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		ArrivingBytes:  int(flags.MaxArriving),
 		RequestTimeout: flags.RequestTimeout,
 		StallTimeout:   flags.StallTimeout,
-		MaxChatAge:       flags.MaxChatAge,
+		MaxChatAge:     flags.MaxChatAge,
 		Origins:        flags.CORSOrigins,
 		Require:        require,
 		Interceptors:   told.Interceptors(),

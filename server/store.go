@@ -44,11 +44,11 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 		return notes.NewMemory(), nil
 	case isPebble:
 		return pebblestore.Open(pebblestore.Options{
-			Dir:       dir,
-			MaxBytes:  options.maxBytes,
-			Logger:    options.logger,
-			Health:    options.health,
-			Fatal:     options.fatal,
+			Dir:      dir,
+			MaxBytes: options.maxBytes,
+			Logger:   options.logger,
+			Health:   options.health,
+			Fatal:    options.fatal,
 			OnCommit: options.committed,
 		})
 	case scheme == "redis" || scheme == "rediss":

@@ -5,10 +5,14 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/textfile"
-	"example.com/routeguide/server/internal/strictjson"
+	"example.com/routeguide/server/internal/jsonfile"
 	"example.com/routeguide/server/internal/validate"
 )
 
@@ -26,78 +30,76 @@ func Default() ([]*routeguide.Feature, error) {
 	return Parse(embedded)
 }
 
+// An entry of a file is a feature. Its names are those of the contract.
+type entry struct {
+	Location *struct {
+		Latitude  int32 `json:"latitude"`
+		Longitude int32 `json:"longitude"`
+	} `json:"location"`
+	Name *string `json:"name"`
+}
+
 // Parse reads features in the file formats of the gRPC tutorials: a JSON array of objects like
 // {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, with coordinates in E7 degrees, or an object that has
 // that array as its member "feature". A coordinate that is left out is 0, and an empty name is allowed and says that
 // nothing is there. A byte order mark is skipped. An error names the line that is wrong, and the entry, counted from 1.
 func Parse(file []byte) ([]*routeguide.Feature, error) {
 	text := bytes.TrimPrefix(file, []byte(textfile.BOM))
-	entries, err := parseEntries(text)
+	entries, list, err := parseEntries(text)
 	if err != nil {
-		line, err := lineOf(text, err)
-		return nil, fmt.Errorf("line %d: %w", line, err)
+		return nil, located(text, list, err)
 	}
 	features := make([]*routeguide.Feature, len(entries))
 	for i, entry := range entries {
-		if features[i], err = parseFeature(entry); err != nil {
-			line, err := lineOf(text, err)
-			return nil, fmt.Errorf("entry %d (line %d): %w", i+1, line, err)
+		feature, member, err := entry.feature()
+		if err != nil {
+			at := list.AppendToken(strconv.Itoa(i)) + member
+			return nil, located(text, list, jsonfile.At(text, at, err))
 		}
+		features[i] = feature
 	}
 	return features, nil
 }
 
-// parseEntries returns the elements of the array, in either form of file.
-func parseEntries(text []byte) ([]strictjson.Value, error) {
-	value, err := strictjson.Parse(text)
-	if err != nil {
-		return nil, err
+// parseEntries returns the elements of the array, in either form of file, and where the array is.
+func parseEntries(text []byte) (entries []entry, list jsontext.Pointer, err error) {
+	var object struct {
+		Feature []entry `json:"feature"`
 	}
-	if !value.IsObject() {
-		return value.Array()
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		list = "/feature"
+		err = jsonfile.Unmarshal(text, &object)
+	} else {
+		err = jsonfile.Unmarshal(text, &object.Feature)
 	}
-	members, err := value.Object("feature")
-	if err != nil {
-		return nil, err
+	if err == nil && object.Feature == nil {
+		err = jsonfile.At(text, "", errors.New(`want an array of features like {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, or {"feature": [...]}`))
 	}
-	list, there := members["feature"]
-	if !there {
-		return nil, value.Errorf(`want an array of features like {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, or {"feature": [...]}`)
-	}
-	return list.Array()
+	return object.Feature, list, err
 }
 
-func parseFeature(entry strictjson.Value) (*routeguide.Feature, error) {
-	members, err := entry.Object("location", "name")
-	if err != nil {
-		return nil, err
+// feature returns the feature of an entry, or an error and the member that is wrong.
+func (e *entry) feature() (*routeguide.Feature, jsontext.Pointer, error) {
+	if e.Location == nil {
+		return nil, "", errors.New("location is missing")
 	}
-	location, there := members["location"]
-	if !there {
-		return nil, entry.Errorf("location is missing")
+	if e.Name == nil {
+		return nil, "", errors.New(`name is missing (it may be "")`)
 	}
-	name, there := members["name"]
-	if !there {
-		return nil, entry.Errorf(`name is missing (it may be "")`)
-	}
-	text, err := name.Text()
-	if err != nil {
-		return nil, err
-	}
-	coordinates, err := location.Int32s("latitude", "longitude")
-	if err != nil {
-		return nil, err
-	}
-	point := &routeguide.Point{Latitude: coordinates[0], Longitude: coordinates[1]}
-	return &routeguide.Feature{Name: text, Location: point}, location.At(validate.Point("location", point))
+	point := &routeguide.Point{Latitude: e.Location.Latitude, Longitude: e.Location.Longitude}
+	return &routeguide.Feature{Name: *e.Name, Location: point}, "/location", validate.Point("location", point)
 }
 
-// lineOf returns the line in which something is wrong, and what is.
-func lineOf(text []byte, err error) (int, error) {
-	line := 1
-	if wrong, ok := errors.AsType[*strictjson.Error](err); ok {
-		line += bytes.Count(text[:wrong.Offset], []byte("\n"))
-		err = wrong.Err
+// located returns err with its line, and its entry in the list if it is within one.
+func located(text []byte, list jsontext.Pointer, err error) error {
+	wrong, ok := errors.AsType[*jsonfile.Error](err)
+	if !ok {
+		return err
 	}
-	return line, err
+	line := 1 + bytes.Count(text[:wrong.Offset], []byte("\n"))
+	index, _, _ := strings.Cut(strings.TrimPrefix(string(wrong.Pointer), string(list)+"/"), "/")
+	if i, err := strconv.Atoi(index); err == nil {
+		return fmt.Errorf("entry %d (line %d): %w", i+1, line, wrong.Err)
+	}
+	return fmt.Errorf("line %d: %w", line, wrong.Err)
 }

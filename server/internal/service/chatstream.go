@@ -24,9 +24,9 @@ type chatStream struct {
 
 	ctx    context.Context //nolint:containedctx // It is the context of the stream beside it.
 	limits messageLimits
-	below  *wire.Stream // nil if the service is mounted elsewhere
+	below  *wire.Stream    // nil if the service is mounted elsewhere
 	frames *wire.Envelopes // nil if Connect sends
-	begun  bool         // the response's headers are out
+	begun  bool            // the response's headers are out
 }
 
 // messageLimits are those of the messages of a chat. A message that is kept as a frame is within all but the

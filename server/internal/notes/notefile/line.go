@@ -6,28 +6,29 @@ package notefile
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/server/internal/jsonfile"
 	"example.com/routeguide/server/internal/notes"
-	"example.com/routeguide/server/internal/strictjson"
 	"example.com/routeguide/server/internal/validate"
 )
 
 // line is one note. Its names are those of the contract, but for those that the contract lacks.
 type line struct {
 	Location *location `json:"location"`
-	Message  string    `json:"message"`
+	Message  *string   `json:"message"`
 	// Time is when the note came in, in RFC 3339 with nanoseconds, UTC.
-	Time time.Time `json:"time"`
-	// Encoded is the note as the client sent it, if that says more than location and message do.
-	Encoded []byte `json:"encoded,omitempty"`
+	Time *time.Time `json:"time"`
+	// Encoded is the note as the client sent it, in Base64, if that says more than location and message do.
+	Encoded *string `json:"encoded,omitzero"`
 }
 
 type location struct {
@@ -41,90 +42,65 @@ func marshal(at notes.Location, kept notes.Note) ([]byte, error) {
 	if err := proto.Unmarshal(kept.Encoded, &note); err != nil {
 		return nil, fmt.Errorf("%w: a note at %v: %w", notes.ErrDamaged, at, err)
 	}
+	came := time.Unix(0, kept.Time).UTC()
 	line := line{
 		Location: &location{at.Latitude, at.Longitude},
-		Message:  note.GetMessage(),
-		Time:     time.Unix(0, kept.Time).UTC(),
+		Message:  new(note.GetMessage()),
+		Time:     &came,
 	}
-	again, err := encode(&line)
+	again, err := line.encode()
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(again, kept.Encoded) {
-		line.Encoded = kept.Encoded
+		line.Encoded = new(base64.StdEncoding.EncodeToString(kept.Encoded))
 	}
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	err = encoder.Encode(line)
-	return text.Bytes(), err
+	text, err := json.Marshal(&line)
+	return append(text, '\n'), err
 }
 
-// encode returns what location and message of a line are on the wire.
-func encode(line *line) ([]byte, error) {
-	note := &routeguide.RouteNote{Message: line.Message}
-	if line.Location != nil {
-		note.Location = &routeguide.Point{Latitude: line.Location.Latitude, Longitude: line.Location.Longitude}
+// encode returns the note of a line on the wire.
+func (l *line) encode() ([]byte, error) {
+	if l.Encoded != nil {
+		encoded, err := base64.StdEncoding.Strict().DecodeString(*l.Encoded)
+		if err != nil {
+			return nil, fmt.Errorf("want Base64: %w", err)
+		}
+		return encoded, nil
+	}
+	note := &routeguide.RouteNote{}
+	if l.Message != nil {
+		note.Message = *l.Message
+	}
+	if l.Location != nil {
+		note.Location = &routeguide.Point{Latitude: l.Location.Latitude, Longitude: l.Location.Longitude}
 	}
 	return proto.MarshalOptions{Deterministic: true}.Marshal(note)
 }
 
 // unmarshal returns the note of a line, which keeps every rule that RouteChat has, with texts of up to maxText bytes (0
-// is no bound). A coordinate or message that is left out is 0 or empty, as in RouteChat.
+// is no bound). A coordinate or message that is left out is 0 or empty, as in RouteChat. Errors are of the type
+// [*jsonfile.Error].
 func unmarshal(text []byte, maxText int) (notes.Location, notes.Note, error) {
-	fail := func(err error) (notes.Location, notes.Note, error) { return notes.Location{}, notes.Note{}, err }
-	whole, err := strictjson.Parse(text)
+	fail := func(pointer jsontext.Pointer, err error) (notes.Location, notes.Note, error) {
+		return notes.Location{}, notes.Note{}, jsonfile.At(text, pointer, err)
+	}
+	var line line
+	if err := jsonfile.Unmarshal(text, &line); err != nil {
+		return notes.Location{}, notes.Note{}, err
+	}
+	if pointer, err := line.checkTime(); err != nil {
+		return fail(pointer, err)
+	}
+	encoded, note, err := line.note(maxText)
 	if err != nil {
-		return fail(err)
+		return fail(line.blame(err))
 	}
-	members, err := whole.Object("location", "message", "time", "encoded")
-	if err != nil {
-		return fail(err)
-	}
-	came, err := parseTime(whole, members)
-	if err != nil {
-		return fail(err)
-	}
-	line, err := parseLine(members)
-	if err != nil {
-		return fail(err)
-	}
-	encoded, err := line.Encoded, error(nil)
-	if encoded == nil {
-		encoded, err = encode(&line)
-	}
-	var note routeguide.RouteNote
-	if err == nil {
-		err = proto.Unmarshal(encoded, &note)
-	}
-	if err == nil {
-		err = validate.Note(&note)
-	}
-	if err == nil {
-		err = validate.Length(&note, len(encoded), maxText)
-	}
-	if err != nil {
-		return fail(blame(err, whole, members))
-	}
-	if err := line.agrees(members, &note); err != nil {
-		return fail(err)
+	if pointer, err := line.agrees(note); err != nil {
+		return fail(pointer, err)
 	}
 	at := notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}
-	return at, notes.Note{Time: came.UnixNano(), Encoded: encoded}, nil
-}
-
-// blame returns err as one at the member in which the note breaks a rule.
-func blame(err error, whole strictjson.Value, members map[string]strictjson.Value) error {
-	if encoded, there := members["encoded"]; there {
-		return encoded.Errorf("%w", err)
-	}
-	if invalid, ok := errors.AsType[*validate.Error](err); ok {
-		field, _, _ := strings.Cut(invalid.Field, ".")
-		if member, there := members[field]; there {
-			return member.At(err)
-		}
-	}
-	return whole.At(err)
+	return at, notes.Note{Time: line.Time.UnixNano(), Encoded: encoded}, nil
 }
 
 // The years in which a note may have come in.
@@ -133,61 +109,55 @@ const (
 	maxYear = 2200
 )
 
-func parseTime(whole strictjson.Value, members map[string]strictjson.Value) (time.Time, error) {
-	member, there := members["time"]
-	if !there {
-		return time.Time{}, whole.Errorf("time is missing")
+// checkTime returns an error if a note cannot have come in then, and the value at which that is.
+func (l *line) checkTime() (jsontext.Pointer, error) {
+	if l.Time == nil {
+		return "", errors.New("time is missing")
 	}
-	text, err := member.Text()
+	if year := l.Time.UTC().Year(); year < minYear || year > maxYear {
+		return "/time", fmt.Errorf("time: %v is not between the years %d and %d", l.Time, minYear, maxYear)
+	}
+	return "", nil
+}
+
+// note returns the note of a line, and what it is on the wire.
+func (l *line) note(maxText int) ([]byte, *routeguide.RouteNote, error) {
+	encoded, err := l.encode()
 	if err != nil {
-		return time.Time{}, err
+		return nil, nil, err
 	}
-	var came time.Time
-	if err := came.UnmarshalText([]byte(text)); err != nil {
-		return time.Time{}, member.Errorf("want RFC 3339, such as 2026-01-02T03:04:05Z: %w", err)
+	var note routeguide.RouteNote
+	if err := proto.Unmarshal(encoded, &note); err != nil {
+		return nil, nil, err
 	}
-	if year := came.UTC().Year(); year < minYear || year > maxYear {
-		return time.Time{}, member.Errorf("%v is not between the years %d and %d", came, minYear, maxYear)
+	if err := validate.Note(&note); err != nil {
+		return nil, nil, err
 	}
-	return came, nil
+	return encoded, &note, validate.Length(&note, len(encoded), maxText)
 }
 
-// parseLine returns what members say but for the time.
-func parseLine(members map[string]strictjson.Value) (line line, err error) {
-	if member, there := members["location"]; there {
-		coordinates, err := member.Int32s("latitude", "longitude")
-		if err != nil {
-			return line, err
-		}
-		line.Location = &location{coordinates[0], coordinates[1]}
+// blame returns err, and the value in which the note breaks a rule.
+func (l *line) blame(err error) (jsontext.Pointer, error) {
+	if l.Encoded != nil {
+		return "/encoded", fmt.Errorf("encoded: %w", err)
 	}
-	if member, there := members["message"]; there {
-		if line.Message, err = member.Text(); err != nil {
-			return line, err
-		}
+	if invalid, ok := errors.AsType[*validate.Error](err); ok {
+		field, _, _ := strings.Cut(invalid.Field, ".")
+		return jsontext.Pointer("").AppendToken(field), err
 	}
-	if member, there := members["encoded"]; there {
-		text, err := member.Text()
-		if err != nil {
-			return line, err
-		}
-		if line.Encoded, err = base64.StdEncoding.Strict().DecodeString(text); err != nil {
-			return line, member.Errorf("want Base64: %w", err)
-		}
-	}
-	return line, nil
+	return "", err
 }
 
-// agrees returns an error if the line says something else than the note that it has encoded: an edit of the one
-// would be lost silently.
-func (l *line) agrees(members map[string]strictjson.Value, note *routeguide.RouteNote) error {
-	const remedy = "says something else than encoded: change both, or leave encoded out"
+// agrees returns an error if the line says something else than the note that it has encoded, and the value that does:
+// an edit of the one would be lost silently.
+func (l *line) agrees(note *routeguide.RouteNote) (jsontext.Pointer, error) {
+	const remedy = "%s: says something else than encoded: change both, or leave encoded out"
 	at := note.GetLocation()
-	if member, there := members["location"]; there && *l.Location != (location{at.GetLatitude(), at.GetLongitude()}) {
-		return member.Errorf(remedy)
+	if l.Location != nil && *l.Location != (location{at.GetLatitude(), at.GetLongitude()}) {
+		return "/location", fmt.Errorf(remedy, "location")
 	}
-	if member, there := members["message"]; there && l.Message != note.GetMessage() {
-		return member.Errorf(remedy)
+	if l.Message != nil && *l.Message != note.GetMessage() {
+		return "/message", fmt.Errorf(remedy, "message")
 	}
-	return nil
+	return "", nil
 }

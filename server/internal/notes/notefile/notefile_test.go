@@ -166,7 +166,7 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 	there := &routeguide.Point{Latitude: 1}
 	for bad, want := range map[string]string{
 		// More or less than an object.
-		`{`:                   "byte 2: unexpected end",
+		`{`:                   "byte 2: unexpected EOF",
 		`[]`:                  "byte 1: want an object",
 		good + good:           fmt.Sprintf("byte %d: invalid character '{' after top-level value", len(good)+1),
 		good + `] ` + good:    fmt.Sprintf("byte %d: invalid character ']'", len(good)+1),
@@ -175,23 +175,22 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		"\xef\xbb\xbf" + good: "byte 1: invalid character",
 		good + "\x00":         fmt.Sprintf("byte %d: a zero byte", len(good)+1),
 		// Texts that no client can send.
-		"{\"location\":{},\"message\":\"a\xff\",\"time\":\"2026-01-02T03:04:05Z\"}": "byte 28: this is not UTF-8",
-		`{"location":{},"message":"\u0041\n\ud800 ","time":"2026-01-02T03:04:05Z"}`: `byte 35: \ud800 is half`,
-		`{"location":{},"message":"\udc00\ud800","time":"2026-01-02T03:04:05Z"}`:    `byte 27: \udc00 is half`,
-		`{"location":{},"message":"\ud83d\u0041","time":"2026-01-02T03:04:05Z"}`:    `byte 27: \ud83d is half`,
+		"{\"location\":{},\"message\":\"a\xff\",\"time\":\"2026-01-02T03:04:05Z\"}": "byte 28: message: invalid UTF-8",
+		`{"location":{},"message":"\u0041\n\ud800 ","time":"2026-01-02T03:04:05Z"}`: `byte 35: message: invalid surrogate pair`,
+		`{"location":{},"message":"\udc00\ud800","time":"2026-01-02T03:04:05Z"}`:    `byte 27: message: invalid surrogate pair`,
+		`{"location":{},"message":"\ud83d\u0041","time":"2026-01-02T03:04:05Z"}`:    `byte 27: message: invalid surrogate pair`,
 		// Members that are missing, or are not what they should be.
-		`{"message":"a","time":"2026-01-02T03:04:05Z"}`:                                    "byte 1: location: must be set",
-		`{"location":{"latitude":1},"message":"a"}`:                                        "byte 1: time is missing",
-		`{"location":null,"message":"a","time":"2026-01-02T03:04:05Z"}`:                    "byte 13: location: null",
-		`{"location":{"latitude":null},"message":"a","time":"2026-01-02T03:04:05Z"}`:       "byte 25: location.latitude: null",
-		`{"location":{},"message":null,"time":"2026-01-02T03:04:05Z"}`:                     "byte 26: message: null",
+		`{"message":"a","time":"2026-01-02T03:04:05Z"}`:                 "byte 1: location: must be set",
+		`{"location":{"latitude":1},"message":"a"}`:                     "byte 1: time is missing",
+		`{"location":null,"message":"a","time":"2026-01-02T03:04:05Z"}`: "byte 13: location: must be set",
+		`{"location":{},"message":"a","time":null}`:                     "byte 1: time is missing",
+		`null`: "byte 1: time is missing",
 		`{"location":{},"message":7,"time":"2026-01-02T03:04:05Z"}`:                        "byte 26: message: want a string",
-		`{"location":{},"message":"a","encoded":null,"time":"2026-01-02T03:04:05Z"}`:       "byte 40: encoded: null",
-		`{"location":{},"message":"a","message":"b","time":"2026-01-02T03:04:05Z"}`:        "byte 30: message: it is there twice",
-		`{"location":{"latitude":1,"latitude":1},"time":"2026-01-02T03:04:05Z"}`:           "byte 27: location.latitude: it is there twice",
+		`{"location":{},"message":"a","message":"b","time":"2026-01-02T03:04:05Z"}`:        "byte 30: message: duplicate object member name",
+		`{"location":{"latitude":1,"latitude":1},"time":"2026-01-02T03:04:05Z"}`:           "byte 27: location.latitude: duplicate object member name",
 		`{"location":{"latitude":1},"massage":"a","time":"2026-01-02T03:04:05Z"}`:          `byte 28: "massage" is unknown`,
 		`{"location":{"latitude":1}, "Message":"a","time":"2026-01-02T03:04:05Z"}`:         `byte 29: "Message" is unknown`,
-		`{"location":{"altitude":1},"message":"a","time":"2026-01-02T03:04:05Z"}`:          `byte 14: "location.altitude" is unknown`,
+		`{"location":{"altitude":1},"message":"a","time":"2026-01-02T03:04:05Z"}`:          `byte 14: location: "altitude" is unknown`,
 		`{"location":{"latitude":"1"},"message":"a","time":"2026-01-02T03:04:05Z"}`:        "byte 25: location.latitude: want a whole number",
 		`{"location":{"latitude":1.5},"message":"a","time":"2026-01-02T03:04:05Z"}`:        "byte 25: location.latitude: want a whole number",
 		`{"location":{"latitude":1900000000},"message":"a","time":"2026-01-02T03:04:05Z"}`: "byte 13: location.latitude: 1900000000 is not between",
@@ -248,6 +247,7 @@ func TestImportTakesWhatRouteChatTakes(t *testing.T) {
 		"coordinates that are 0":      `{"location":{},"message":"a","time":"2026-01-02T03:04:05Z"}`,
 		"no text":                     `{"location":{},"time":"2026-01-02T03:04:05Z"}`,
 		"surrogate pairs and escapes": `{"location":{},"message":"\ud83d\ude00\\ud800 \u0000\"","time":"2026-01-02T03:04:05+01:00"}`,
+		"members of null":             `{"location":{"latitude":null},"message":null,"encoded":null,"time":"2026-01-02T03:04:05Z"}`,
 		"encoded alone":               `{"encoded":"CgA=","time":"2026-01-02T03:04:05Z"}`,
 		"a text as long as may be":    `{"location":{},"message":"` + strings.Repeat("x", maxText) + `","time":"2026-01-02T03:04:05Z"}`,
 	} {
@@ -433,6 +433,7 @@ func TestStats(t *testing.T) {
 
 func FuzzImport(f *testing.F) {
 	f.Add(`{"location":{"latitude":1,"longitude":2},"message":"a","time":"2026-01-02T03:04:05.000000006Z"}`)
+	f.Add(`{"location":{"latitude":1.5},"message":"\ud800","massage":[{}],"encoded":"!"}`)
 	f.Add(`{"location":null,"encoded":"CgIIAQ==","time":"2026-01-02T03:04:05Z"}`)
 	f.Fuzz(func(t *testing.T, file string) {
 		store := notes.NewMemory()
