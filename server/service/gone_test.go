@@ -87,7 +87,7 @@ func (w *watcher) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 type heldConn struct {
 	connect.StreamingHandlerConn
 
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // It stands for a call, and this is that call's.
 }
 
 func (c *heldConn) Receive(message any) error {
