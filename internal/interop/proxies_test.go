@@ -12,10 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/rawhttp2"
+	"golang.org/x/net/http2"
 )
 
 // The configurations in docs/proxies.md, by the language of the code block and the program that takes it.

@@ -22,6 +22,7 @@ import (
 	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
@@ -73,7 +74,8 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 			return nil, err
 		}
 		telemetry.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
-		options = append(options, otelconnect.WithTracerProvider(telemetry.traces))
+		// The span of a call links to the trace that its caller names: anyone may call, so it is no part of that trace.
+		options = append(options, otelconnect.WithTracerProvider(telemetry.traces), otelconnect.WithPropagator(propagation.TraceContext{}))
 	}
 	if withMetrics || telemetry.traces != nil {
 		interceptor, err := otelconnect.NewInterceptor(options...)

@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"context"
+	"encoding/hex"
 	"io"
 	"log/slog"
 	"net/http"
@@ -17,8 +18,9 @@ import (
 	"example.com/routeguide/server/internal/telemetry"
 )
 
-// With the standard variables, a call becomes a span that is sent by OTLP.
+// With the standard variables, a call becomes a span that is sent by OTLP, and links to the trace of the caller.
 func TestCallsAreTraced(t *testing.T) {
+	const trace = "0af7651916cd43dd8448eb211c80319c"
 	spans := make(chan string, 10)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 		body, err := io.ReadAll(request.Body)
@@ -32,7 +34,11 @@ func TestCallsAreTraced(t *testing.T) {
 		for _, resource := range export.GetResourceSpans() {
 			for _, scope := range resource.GetScopeSpans() {
 				for _, span := range scope.GetSpans() {
-					spans <- span.GetName()
+					name := span.GetName()
+					for _, link := range span.GetLinks() {
+						name += " of " + hex.EncodeToString(link.GetTraceId())
+					}
+					spans <- name
 				}
 			}
 		}
@@ -49,13 +55,15 @@ func TestCallsAreTraced(t *testing.T) {
 		}, connect.WithInterceptors(told.Interceptors()...)))
 	defer server.Close()
 	client := connect.NewClient[emptypb.Empty, emptypb.Empty](server.Client(), server.URL+"/some.Service/Method")
-	if _, err := client.CallUnary(t.Context(), connect.NewRequest(&emptypb.Empty{})); err != nil {
+	request := connect.NewRequest(&emptypb.Empty{})
+	request.Header().Set("Traceparent", "00-"+trace+"-b7ad6b7169203331-01")
+	if _, err := client.CallUnary(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
 	if err := told.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if span := <-spans; span != "some.Service/Method" {
+	if span := <-spans; span != "some.Service/Method of "+trace {
 		t.Errorf("got the span %s", span)
 	}
 }
