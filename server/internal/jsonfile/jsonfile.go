@@ -96,10 +96,9 @@ func wanted(kind reflect.Type) string {
 
 // names returns the names of the members that a struct has.
 func names(object reflect.Type) string {
-	var names []string
-	for _, field := range reflect.VisibleFields(object) {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		names = append(names, name)
+	names := make([]string, object.NumField())
+	for i := range names {
+		names[i], _, _ = strings.Cut(object.Field(i).Tag.Get("json"), ",")
 	}
 	return strings.Join(names, ", ")
 }
