@@ -28,7 +28,7 @@ func TestHealthIsNotServingBeforeTheDrainDelay(t *testing.T) {
 	for deadline := time.Now().Add(30 * time.Second); text == "ok\n" && time.Now().Before(deadline); {
 		text = get(t, ready) // The line comes a moment before.
 	}
-	if text != "not serving\n" {
+	if text != "shutting down\n" {
 		t.Errorf("during the delay /readyz says %q", text)
 	}
 	if text := post(t, url+"/grpc.health.v1.Health/Check"); !strings.Contains(text, "NOT_SERVING") {

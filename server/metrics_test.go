@@ -170,7 +170,7 @@ func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
 			got := make(map[string]int64)
 			for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				clear(got)
-				for _, number := range numbers(running, server, logs) {
+				for _, number := range metrics(running, server, logs) {
 					if value := number.Read(); value != 0 {
 						got[strings.TrimPrefix(number.Name, "routeguide.")] = value
 					}

@@ -42,7 +42,7 @@ Try it: grpcurl -plaintext localhost:50051 list
 
 On SIGINT or SIGTERM, open chats get the replies they are owed. A second signal ends the server at once. Exit codes: 0 after a signal, 1 on an error, 2 if the flags make no sense.`
 
-// closeTimeout is how long calls have to end when their connections are closed.
+// closeTimeout is the deadline for calls to end once their connections are closed.
 const closeTimeout = 5 * time.Second
 
 type serverFlags struct {
@@ -109,7 +109,7 @@ func (f *serverFlags) check(ctx context.Context) error {
 	return f.limitFlags.check()
 }
 
-// isLoopback returns whether address is one that only this machine can call.
+// isLoopback returns whether only this machine can reach an address.
 func isLoopback(ctx context.Context, address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil || host == "" {
@@ -129,10 +129,10 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err := flags.check(ctx); err != nil {
 		return err
 	}
-	// What reads the log may end before the server does. Without this, Go ends the process on the next write.
+	// The reader of the log may end before the server does. By default, the next write would then end the process.
 	signal.Ignore(syscall.SIGPIPE)
 	logger, logs := newLogger(stderr, flags.LogFormat, flags.LogLevel)
-	defer logs.Close() // An error could be reported to nobody.
+	defer logs.Close() // Nobody is left to whom an error could be reported.
 	for _, line := range parsed.Renamed {
 		logger.WarnContext(ctx, "a flag has a new name", "flag", line)
 	}
@@ -148,24 +148,24 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	told, err := telemetry.Start(ctx, flags.Admin != "", logger)
+	telem, err := telemetry.Start(ctx, flags.Admin != "", logger)
 	if err != nil {
 		return err
 	}
-	defer shutDownTelemetry(told, logger)
-	health := &health{logger: logger}
+	defer shutDownTelemetry(telem, logger)
+	health := service.NewHealth(logger)
 	store, err := openStore(flags.Store, storeOptions{
 		maxBytes: int64(flags.MaxStore),
 		replicas: flags.RedisReplicas,
 		logger:   logger,
-		health:   health.set,
+		health:   health.SetStore,
 		fatal: func(err error) {
-			// Nothing may be written any more, so nothing is closed in order either.
+			// The store must not be written any more, not even to close it.
 			_ = logs.Close()
 			command.Report(stderr, "server", err)
 			os.Exit(command.ExitError)
 		},
-		committed: told.RecordCommit,
+		committed: telem.RecordCommit,
 	})
 	if err != nil {
 		return err
@@ -174,6 +174,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	guide := guide.New(features)
 	service := service.New(guide, service.Options{
 		Chats:          flags.chats(store, flags.History),
+		Health:         health,
 		NotesPerSecond: flags.noteRate(ctx, flags.Listen),
 		MaxChats:       flags.MaxChats,
 		MaxCalls:       flags.MaxCalls,
@@ -185,11 +186,10 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		MaxChatAge:     flags.MaxChatAge,
 		Origins:        flags.CORSOrigins,
 		Require:        require,
-		Interceptors:   told.Interceptors(),
+		Interceptors:   telem.Interceptors(),
 		Logger:         logger,
 	})
 	defer service.Close()
-	health.tell(service)
 	server, err := httpserver.Listen(ctx, flags.Listen, service, httpserver.Options{
 		TLS:            tls,
 		MaxConnections: flags.MaxConnections,
@@ -203,11 +203,11 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
 	}
-	if err := told.Register(numbers(service, server, logs)...); err != nil {
+	if err := telem.Register(metrics(service, server, logs)...); err != nil {
 		return errors.Join(err, server.Close(), store.Close())
 	}
 	if flags.Admin != "" {
-		adminServer, err := admin.Start(ctx, flags.Admin, admin.NewHandler(service.Ready, told.Handler()), logger)
+		adminServer, err := admin.Start(ctx, flags.Admin, admin.NewHandler(health.Ready, telem.Handler()), logger)
 		if err != nil {
 			return errors.Join(fmt.Errorf("--admin %s: %w", flags.Admin, err), server.Close(), store.Close())
 		}
@@ -216,49 +216,48 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	background := startBackground(ctx, &flags, store, service, logger)
 	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len(), "version", command.ThisBuild().String())
-	err = serve(ctx, server, service, &flags, logger)
+	err = serve(ctx, server, service, health, &flags, logger)
 	background.stop()
 	return errors.Join(err, store.Close())
 }
 
-// numbers are what is told of a server whenever its metrics are asked for.
-func numbers(service *service.Service, server *httpserver.Server, logs *logwriter.Writer) []telemetry.Metric {
-	counted := func(of func(chat.Counts) int64) func() int64 {
-		return func() int64 { return of(service.Counts()) }
+// metrics are those that are read whenever they are scraped.
+func metrics(service *service.Service, server *httpserver.Server, logs *logwriter.Writer) []telemetry.Metric {
+	chats := func(count func(chat.Counts) int64) func() int64 {
+		return func() int64 { return count(service.Counts()) }
 	}
 	return []telemetry.Metric{
-		{Name: "routeguide.connections", Description: "Connections that are open.", Read: server.Connections},
-		{Name: "routeguide.connections.refused", Monotonic: true, Description: "Connections that were closed at once because their clients had as many as they may.", Read: server.Refused},
-		{Name: "routeguide.chats", Description: "Chats that are open.", Read: counted(func(c chat.Counts) int64 { return c.Chats })},
-		{Name: "routeguide.calls", Description: "Calls that are open and are no chats.", Read: service.Calls},
-		{Name: "routeguide.notes.arriving.bytes", Description: "Bytes of notes longer than 4 KiB that have arrived in part.", Read: service.Arriving},
-		{Name: "routeguide.calls.refused", Monotonic: true, Description: "Calls and long messages that were refused because there were too many at once.", Read: service.Refused},
-		{Name: "routeguide.calls.stalled", Monotonic: true, Description: "Calls that were reset because their clients did not take their answers, but for chats that stalled in a reply.", Read: service.Stalled},
-		{Name: "routeguide.replies.pending", Description: "Notes that wait for their replies.", Read: counted(func(c chat.Counts) int64 { return c.Pending })},
-		{Name: "routeguide.notes.received", Monotonic: true, Description: "Notes that came in to be kept.", Read: counted(func(c chat.Counts) int64 { return c.Received })},
-		{Name: "routeguide.notes.sent", Monotonic: true, Description: "Notes that were sent in replies.", Read: counted(func(c chat.Counts) int64 { return c.Sent })},
-		{Name: "routeguide.chats.stalled", Monotonic: true, Description: "Chats that were reset because their clients did not take their replies.", Read: counted(func(c chat.Counts) int64 { return c.Stalled })},
-		{Name: "routeguide.chats.shed", Monotonic: true, Description: "Chats that were ended because too many notes waited for replies.", Read: counted(func(c chat.Counts) int64 { return c.Shed })},
-		{Name: "routeguide.store.errors", Monotonic: true, Description: "Chats that have ended with an error of the store.", Read: service.StoreErrors},
-		{Name: "routeguide.log.dropped", Monotonic: true, Description: "Log lines that were dropped because stderr did not take them.", Read: logs.Dropped},
-		{Name: "routeguide.panics", Monotonic: true, Description: "Calls that have ended with a panic.", Read: service.Panics},
+		{Name: "routeguide.connections", Description: "Open connections.", Read: server.Connections},
+		{Name: "routeguide.connections.refused", Monotonic: true, Description: "Connections closed at once, since their clients had their share.", Read: server.Refused},
+		{Name: "routeguide.chats", Description: "Open chats.", Read: chats(func(c chat.Counts) int64 { return c.Chats })},
+		{Name: "routeguide.calls", Description: "Open calls other than chats.", Read: service.Calls},
+		{Name: "routeguide.notes.arriving.bytes", Description: "Bytes of notes larger than 4 KiB that have arrived in part.", Read: service.Arriving},
+		{Name: "routeguide.calls.refused", Monotonic: true, Description: "Calls and large messages refused by a quota.", Read: service.Refused},
+		{Name: "routeguide.calls.stalled", Monotonic: true, Description: "Calls reset because of a slow consumer, other than chats reset in a reply.", Read: service.Stalled},
+		{Name: "routeguide.replies.pending", Description: "Notes that wait for their replies.", Read: chats(func(c chat.Counts) int64 { return c.Pending })},
+		{Name: "routeguide.notes.received", Monotonic: true, Description: "Notes received.", Read: chats(func(c chat.Counts) int64 { return c.Received })},
+		{Name: "routeguide.notes.sent", Monotonic: true, Description: "Notes sent in replies.", Read: chats(func(c chat.Counts) int64 { return c.Sent })},
+		{Name: "routeguide.chats.stalled", Monotonic: true, Description: "Chats reset because of a slow consumer.", Read: chats(func(c chat.Counts) int64 { return c.Stalled })},
+		{Name: "routeguide.chats.shed", Monotonic: true, Description: "Chats ended because too many notes of all chats waited for replies.", Read: chats(func(c chat.Counts) int64 { return c.Shed })},
+		{Name: "routeguide.store.errors", Monotonic: true, Description: "Chats ended by an error of the store.", Read: service.StoreErrors},
+		{Name: "routeguide.log.dropped", Monotonic: true, Description: "Log lines dropped because stderr did not take them.", Read: logs.Dropped},
+		{Name: "routeguide.panics", Monotonic: true, Description: "Calls ended by a panic.", Read: service.Panics},
 	}
 }
 
-// telemetryTimeout is how long the last traces have to be sent.
+// telemetryTimeout is the deadline for sending the last traces.
 const telemetryTimeout = 5 * time.Second
 
-func shutDownTelemetry(told *telemetry.Telemetry, logger *slog.Logger) {
+func shutDownTelemetry(telem *telemetry.Telemetry, logger *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), telemetryTimeout)
 	defer cancel()
-	if err := told.Shutdown(ctx); err != nil {
+	if err := telem.Shutdown(ctx); err != nil {
 		logger.Warn("the last traces could not be sent", "err", err)
 	}
 }
 
-// serve lets server and service do their work until ctx ends or the server fails, and then ends
-// them.
-func serve(ctx context.Context, server *httpserver.Server, service *service.Service, flags *serverFlags, logger *slog.Logger) error {
+// serve serves until ctx ends or the server fails, and then shuts down gracefully.
+func serve(ctx context.Context, server *httpserver.Server, service *service.Service, health *service.Health, flags *serverFlags, logger *slog.Logger) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	select {
@@ -268,7 +267,7 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 	}
 	if flags.ShutdownDelay > 0 {
 		logger.Info("draining: serving on, while health says NOT_SERVING", "delay", flags.ShutdownDelay)
-		service.Leave()
+		health.Leave()
 		select {
 		case err := <-served:
 			return err
@@ -281,7 +280,7 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 	defer cancel()
 	if err := server.Shutdown(timeout); err != nil {
 		logger.Warn("closed connections that did not end in time", "timeout", flags.ShutdownTimeout)
-		// Their chats end at once, unless the store holds them. The store is closed after them.
+		// Their chats end at once, unless the store blocks them. The store closes last.
 		select {
 		case <-service.Drained():
 		case <-time.After(closeTimeout):
@@ -294,20 +293,20 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 	return nil
 }
 
-// background is what goes on beside the serving.
+// background is the work beside serving: retention, and the socket for exports.
 type background struct {
 	cancel context.CancelFunc
-	doing  sync.WaitGroup
+	work   sync.WaitGroup
 	socket *notefile.Socket
 	logger *slog.Logger
 }
 
-// startBackground starts to forget old notes, and to let others read the store in a folder.
+// startBackground starts retention, and serves the store of a folder to other processes.
 func startBackground(ctx context.Context, flags *serverFlags, store notes.Store, service *service.Service, logger *slog.Logger) *background {
 	retaining, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	background := &background{cancel: cancel, logger: logger}
 	if flags.Retention > 0 {
-		background.doing.Go(func() { notes.Retain(retaining, store, flags.Retention, service.OldestPending, logger) })
+		background.work.Go(func() { notes.Retain(retaining, store, flags.Retention, service.OldestPending, logger) })
 	}
 	if dir, ok := pebbleDir(flags.Store); ok {
 		var err error
@@ -320,45 +319,15 @@ func startBackground(ctx context.Context, flags *serverFlags, store notes.Store,
 
 func (b *background) stop() {
 	b.cancel()
-	b.doing.Wait()
+	b.work.Wait()
 	if b.socket != nil {
 		if err := b.socket.Close(); err != nil {
-			b.logger.Warn("the socket for exports did not end well", "err", err)
+			b.logger.Warn("the socket for exports was not closed", "err", err)
 		}
 	}
 }
 
-// health passes what a store says of its health on to the service, which comes later than the store.
-type health struct {
-	logger *slog.Logger
-
-	mu      sync.Mutex // guards the rest
-	ill     bool
-	service *service.Service
-}
-
-func (h *health) set(err error) {
-	if err != nil {
-		h.logger.Error("no notes can be taken", "err", err)
-	} else {
-		h.logger.Info("notes can be taken again")
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ill = err != nil
-	if h.service != nil {
-		h.service.SetServing(!h.ill)
-	}
-}
-
-func (h *health) tell(service *service.Service) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.service = service
-	service.SetServing(!h.ill)
-}
-
-// keepingNotes returns what to log of a store.
+// keepingNotes returns the attributes of a store for the log.
 func keepingNotes(where string) []any {
 	about := []any{"notes", shownStore(where)}
 	if dir, ok := pebbleDir(where); ok {

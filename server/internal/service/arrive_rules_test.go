@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -74,7 +75,10 @@ func TestRecordRouteMayOutlastRequestTimeout(t *testing.T) {
 // A request that has arrived has no deadline any more. With HTTP/1.1 it would be one of the connection.
 func TestRequestTimeoutEndsWithTheRequest(t *testing.T) {
 	t.Parallel()
-	url, running := startImpatient(t)
+	options := bounded()
+	options.RequestTimeout = 100 * time.Millisecond
+	options.Health = service.NewHealth(slog.New(slog.DiscardHandler))
+	url, _ := startWith(t, options)
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +110,6 @@ func TestRequestTimeoutEndsWithTheRequest(t *testing.T) {
 	}
 	await("SERVING")
 	awaitTimeout(t, url)
-	running.Leave()
+	options.Health.Leave()
 	await("NOT_SERVING")
 }

@@ -2,6 +2,8 @@ package service_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -97,16 +99,24 @@ func TestDrainWaitsForStreams(t *testing.T) {
 // A store that recovers while the server leaves does not bring balancers back to it.
 func TestHealthStaysNotServingOnceTheServerLeaves(t *testing.T) {
 	t.Parallel()
-	for name, leave := range map[string]func(*service.Service){"Leave": (*service.Service).Leave, "Drain": (*service.Service).Drain} {
-		_, running := start(t, notes.NewMemory())
-		running.SetServing(false)
-		running.SetServing(true)
-		if err := running.Ready(); err != nil {
+	for name, leave := range map[string]func(*service.Service, *service.Health){
+		"Leave": func(_ *service.Service, health *service.Health) { health.Leave() },
+		"Drain": func(running *service.Service, _ *service.Health) { running.Drain() },
+	} {
+		options := bounded()
+		options.Health = service.NewHealth(slog.New(slog.DiscardHandler))
+		_, running := startWith(t, options)
+		options.Health.SetStore(notes.ErrUnavailable)
+		if err := options.Health.Ready(); !errors.Is(err, notes.ErrUnavailable) {
+			t.Errorf("without a store: got %v, want the reason", err)
+		}
+		options.Health.SetStore(nil)
+		if err := options.Health.Ready(); err != nil {
 			t.Errorf("before %s: %v", name, err)
 		}
-		leave(running)
-		running.SetServing(true)
-		if running.Ready() == nil {
+		leave(running, options.Health)
+		options.Health.SetStore(nil)
+		if options.Health.Ready() == nil {
 			t.Errorf("after %s, and a store that has recovered, health is SERVING", name)
 		}
 	}

@@ -2,6 +2,9 @@ package service
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"sync"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -9,6 +12,72 @@ import (
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 )
+
+// Health is the health of a server: SERVING while its store takes notes and the server is not shutting down. It is made
+// before the store and the [Service], which both have a part in it. Its methods may be called concurrently.
+type Health struct {
+	checker *grpchealth.StaticChecker
+	logger  *slog.Logger
+
+	mu       sync.Mutex // guards the rest, and the order in which the checker is told
+	storeErr error      // reason for which the store takes no notes
+	leaving  bool       // NOT_SERVING until the end
+}
+
+// NewHealth returns the health of a server whose store takes notes. The logger gets each change of that.
+func NewHealth(logger *slog.Logger) *Health {
+	return &Health{checker: grpchealth.NewStaticChecker(healthServices...), logger: logger}
+}
+
+// errLeaving is why a server that shuts down is not ready.
+var errLeaving = errors.New("shutting down")
+
+// SetStore reports that the store takes no notes, and why, or with nil that it takes notes again.
+func (h *Health) SetStore(err error) {
+	if err != nil {
+		h.logger.Error("no notes can be taken", "err", err)
+	} else {
+		h.logger.Info("notes can be taken again")
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.storeErr = err
+	h.update()
+}
+
+// Leave makes health NOT_SERVING for good, while calls are still served.
+func (h *Health) Leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.leaving = true
+	h.update()
+}
+
+// Ready returns nil if health is SERVING, and otherwise the reason.
+func (h *Health) Ready() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ready()
+}
+
+// ready is Ready. The caller holds h.mu.
+func (h *Health) ready() error {
+	if h.leaving {
+		return errLeaving
+	}
+	return h.storeErr
+}
+
+// update tells those who watch. The caller holds h.mu.
+func (h *Health) update() {
+	status := grpchealth.StatusServing
+	if h.ready() != nil {
+		status = grpchealth.StatusNotServing
+	}
+	for _, service := range healthServices {
+		h.checker.SetStatus(service, status)
+	}
+}
 
 // addHealth adds the gRPC health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md). Package
 // grpchealth has no List, and its Watch fails for an unknown service.

@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"log/slog"
 	"net/http"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/service"
 )
 
 // newHTTP2 returns a client of HTTP/2 in clear.
@@ -53,7 +55,9 @@ func TestHealthWatchOfAnUnknownServiceGoesOn(t *testing.T) {
 
 func TestHealthList(t *testing.T) {
 	t.Parallel()
-	url, running := start(t, notes.NewMemory())
+	options := bounded()
+	options.Health = service.NewHealth(slog.New(slog.DiscardHandler))
+	url, _ := startWith(t, options)
 	list := connect.NewClient[healthv1.HealthListRequest, healthv1.HealthListResponse](newHTTP2(t), url+healthv1.Health_List_FullMethodName, connect.WithGRPC())
 	for _, want := range []healthv1.HealthCheckResponse_ServingStatus{healthv1.HealthCheckResponse_SERVING, healthv1.HealthCheckResponse_NOT_SERVING} {
 		listed, err := list.CallUnary(t.Context(), connect.NewRequest(&healthv1.HealthListRequest{}))
@@ -64,6 +68,6 @@ func TestHealthList(t *testing.T) {
 		if len(statuses) != 2 || statuses[""].GetStatus() != want || statuses[routeguideconnect.RouteGuideName].GetStatus() != want {
 			t.Errorf("got %v, want the server and its service, %v", statuses, want)
 		}
-		running.Leave()
+		options.Health.Leave()
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,13 +37,10 @@ type Service struct {
 	http.Handler
 
 	chats  *chat.Server
-	health *grpchealth.StaticChecker
-	// statusMu makes what is set of health one thing, and guards leaving.
-	statusMu sync.Mutex
-	leaving  bool // health says NOT_SERVING from now on
-	drain    *drain
-	panics   *panics
-	quotas   *quotas
+	health *Health
+	drain  *drain
+	panics *panics
+	quotas *quotas
 	// storeErrors counts chats, and stalled calls.
 	storeErrors, stalled atomic.Int64
 }
@@ -54,6 +50,8 @@ type Service struct {
 type Options struct {
 	// Chats say where notes are kept, and bound what chats may take.
 	Chats chat.Options
+	// Health is what health checks report. Drain makes it NOT_SERVING. Without it, it is SERVING until then.
+	Health *Health
 	// NotesPerSecond is how many notes a client may leave in a second, after ten seconds' worth at once.
 	// Clients are told apart by their addresses.
 	NotesPerSecond float64
@@ -92,9 +90,12 @@ func New(guide *guide.Guide, options Options) *Service {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
+	if options.Health == nil {
+		options.Health = NewHealth(options.Logger)
+	}
 	service := &Service{
 		chats:  chat.NewServer(options.Chats),
-		health: grpchealth.NewStaticChecker(healthServices...),
+		health: options.Health,
 		drain:  newDrain(options.MaxChatAge),
 		panics: &panics{logger: options.Logger},
 		quotas: newQuotas(options),
@@ -129,7 +130,7 @@ func New(guide *guide.Guide, options Options) *Service {
 		}
 		return []connect.HandlerOption{short}
 	})))
-	addHealth(procedures, service.health, handlerOptions, short)
+	addHealth(procedures, service.health.checker, handlerOptions, short)
 	procedures.add("ServerReflectionInfo")(grpcreflect.NewHandlerV1(reflector, handlerOptions, short))
 	procedures.add("ServerReflectionInfo")(grpcreflect.NewHandlerV1Alpha(reflector, handlerOptions, short))
 	inner := http.Handler(procedures)
@@ -172,39 +173,6 @@ func (s *Service) Stalled() int64 { return s.stalled.Load() }
 // Panics returns how many calls have ended with a panic.
 func (s *Service) Panics() int64 { return s.panics.count.Load() }
 
-// SetServing sets what health says of the service, until it drains: from then on it is NOT_SERVING.
-func (s *Service) SetServing(serving bool) {
-	s.statusMu.Lock()
-	defer s.statusMu.Unlock()
-	status := grpchealth.StatusServing
-	if !serving || s.leaving {
-		status = grpchealth.StatusNotServing
-	}
-	for _, service := range healthServices {
-		s.health.SetStatus(service, status)
-	}
-}
-
-// errNotServing says that calls would be refused.
-var errNotServing = errors.New("not serving")
-
-// Ready returns nil if health says SERVING.
-func (s *Service) Ready() error {
-	status, err := s.health.Check(context.Background(), &grpchealth.CheckRequest{})
-	if err == nil && status.Status != grpchealth.StatusServing {
-		err = errNotServing
-	}
-	return err
-}
-
-// Leave makes health say NOT_SERVING from now on, while calls are still served.
-func (s *Service) Leave() {
-	s.statusMu.Lock()
-	s.leaving = true
-	s.statusMu.Unlock()
-	s.SetServing(false)
-}
-
 // OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
 // older.
 func (s *Service) OldestPending(now int64) int64 {
@@ -216,7 +184,7 @@ func (s *Service) OldestPending(now int64) int64 {
 // them. Health says NOT_SERVING from then on.
 func (s *Service) Drain() {
 	s.drain.refuse()
-	s.Leave()
+	s.health.Leave()
 	s.drain.hurry.Do(s.chats.LiftRateLimit)
 	s.drain.stop()
 }
