@@ -14,14 +14,14 @@ import (
 	"example.com/routeguide/server/internal/httpserver"
 )
 
-// healthPaths are what anyone may ask, whose answers balancers need.
+// healthPaths need no token, since load balancers call them.
 var healthPaths = []string{
 	"/" + grpchealth.HealthV1ServiceName + "/Check",
 	"/" + grpchealth.HealthV1ServiceName + "/List",
 	"/" + grpchealth.HealthV1ServiceName + "/Watch",
 }
 
-// accessFlags say how a server is reached, and by whom.
+// accessFlags are TLS, authentication, and cross-origin requests.
 type accessFlags struct {
 	TLSCert     string     `name:"tls-cert" placeholder:"FILE" help:"Serve TLS with the certificate in this file (PEM, with its chain). It is read again when it changes."`
 	TLSKey      string     `name:"tls-key" placeholder:"FILE" help:"The private key of the certificate (PEM)."`

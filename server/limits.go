@@ -31,15 +31,14 @@ type limitFlags struct {
 	MaxChatAge      time.Duration `renamed:"chat-life" default:"0s" placeholder:"DURATION" help:"End a chat of this age with UNAVAILABLE, once it has its replies. 0, the default, is never."`
 }
 
-// defaultClientShare is what one client may hold, in percent, of a server that others than its own machine can call:
-// it takes several addresses to keep others out.
+// defaultClientShare is the share of one client in percent, on a server that other machines can call: it takes several addresses to
+// keep others out.
 const defaultClientShare = 10
 
-// defaultNoteRate is how many notes a second a client may leave on a server that others than its own machine can
-// call.
+// defaultNoteRate is the notes per second of one client, on a server that other machines can call.
 const defaultNoteRate = 1000
 
-// maxNoteRate is the largest bound that makes sense of how many notes a second a client may leave.
+// maxNoteRate is the largest --note-rate that the token bucket can count.
 const maxNoteRate = 1e8
 
 func (f *limitFlags) check() error {
@@ -49,34 +48,43 @@ func (f *limitFlags) check() error {
 	if f.ClientShare != -1 && !(f.ClientShare > 0 && f.ClientShare <= 100) {
 		return command.Usagef("--client-share %g: want a percentage, above 0 and up to 100", f.ClientShare)
 	}
-	for _, limit := range []struct {
-		flag  string
-		value int64
-		least int64
-	}{
-		{"max-text", int64(f.MaxText), 0},
-		{"max-message", int64(f.MaxMessage), 1},
-		{"max-header", int64(f.MaxHeader), 1},
-		{"max-connections", int64(f.MaxConnections), 0},
-		{"max-streams", int64(f.MaxStreams), 1},
-		{"max-chats", int64(f.MaxChats), 0},
-		{"max-calls", int64(f.MaxCalls), 0},
-		{"max-arriving", int64(f.MaxArriving), 0},
-		{"max-pending", int64(f.MaxPending), 1},
-		{"max-pending-in-all", int64(f.MaxPendingInAll), 0},
-		{"stall-timeout", int64(f.StallTimeout), 0},
-		{"request-timeout", int64(f.RequestTimeout), 0},
-		{"idle-timeout", int64(f.IdleTimeout), 1},
-		{"max-chat-age", int64(f.MaxChatAge), 0},
-	} {
-		if limit.value < limit.least {
-			return command.Usagef("--%s: want %d or more", limit.flag, limit.least)
+	for _, limit := range f.limits() {
+		if limit.value < limit.min {
+			return command.Usagef("--%s: want %d or more", limit.flag, limit.min)
 		}
 	}
 	return nil
 }
 
-// noteRate returns how many notes a second a client may leave, on a server that listens there.
+// limit is a bound on what clients may use.
+type limit struct {
+	flag  string
+	value int64
+	min   int64  // smallest value; where it is 0, 0 is no bound
+	code  string // of a call that goes beyond it; empty if there is backpressure, or the connection ends
+}
+
+// limits are the bounds that are plain numbers. docs/limits.md has them all.
+func (f *limitFlags) limits() []limit {
+	return []limit{
+		{"max-text", int64(f.MaxText), 0, "INVALID_ARGUMENT"},
+		{"max-message", int64(f.MaxMessage), 1, "RESOURCE_EXHAUSTED"},
+		{"max-header", int64(f.MaxHeader), 1, ""},
+		{"max-connections", int64(f.MaxConnections), 0, ""},
+		{"max-streams", int64(f.MaxStreams), 1, ""},
+		{"max-chats", int64(f.MaxChats), 0, "RESOURCE_EXHAUSTED"},
+		{"max-calls", int64(f.MaxCalls), 0, "RESOURCE_EXHAUSTED"},
+		{"max-arriving", int64(f.MaxArriving), 0, "RESOURCE_EXHAUSTED"},
+		{"max-pending", int64(f.MaxPending), 1, ""},
+		{"max-pending-in-all", int64(f.MaxPendingInAll), 0, "RESOURCE_EXHAUSTED"},
+		{"stall-timeout", int64(f.StallTimeout), 0, ""},
+		{"request-timeout", int64(f.RequestTimeout), 0, "DEADLINE_EXCEEDED"},
+		{"idle-timeout", int64(f.IdleTimeout), 1, ""},
+		{"max-chat-age", int64(f.MaxChatAge), 0, "UNAVAILABLE"},
+	}
+}
+
+// noteRate returns the notes per second of one client; 0 is no bound.
 func (f *limitFlags) noteRate(ctx context.Context, listen string) float64 {
 	if f.NoteRate >= 0 {
 		return f.NoteRate
@@ -87,8 +95,7 @@ func (f *limitFlags) noteRate(ctx context.Context, listen string) float64 {
 	return defaultNoteRate
 }
 
-// clientShare returns which part of what there is one client may hold, between 0 and 1, on a server that listens there.
-// 0 is no bound.
+// clientShare returns the share of one client, between 0 and 1; 0 is no bound.
 func (f *limitFlags) clientShare(ctx context.Context, listen string) float64 {
 	percent := f.ClientShare
 	if percent == -1 && !isLoopback(ctx, listen) {

@@ -1,4 +1,4 @@
-// Command server serves RouteGuide, and looks after the notes that it keeps.
+// Command server serves RouteGuide. Its subcommand "notes" exports, imports and counts the notes of a store.
 package main
 
 import (
@@ -13,7 +13,7 @@ func main() {
 	os.Exit(command.Main("server", run))
 }
 
-// run serves, or, if the first argument is "notes", looks after a store of notes.
+// run serves, or runs a subcommand on a store if the first argument is "notes".
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "notes" {
 		return runTool(ctx, args[1:], stdout, stderr)

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// byteSize is a number of bytes that is given with or without a unit, such as 500000 or 20GiB.
+// byteSize is a size in bytes. As text it may have a unit: 500000, 20GiB.
 type byteSize int64
 
 var byteUnits = []struct {

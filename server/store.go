@@ -14,28 +14,27 @@ import (
 
 const storesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name; "?replicas=N" waits for N replicas to have each note, too.`
 
-// storeOptions are what stores need to know besides where they are. Each takes what concerns it.
+// storeOptions are the options of all stores besides their place. Each store uses those that concern it.
 type storeOptions struct {
-	maxBytes int64
-	replicas int
-	readOnly bool
-	logger   *slog.Logger
-	health   func(error)
-	fatal    func(error)
-	// committed is told how long it took to make a batch of notes durable.
-	committed func(time.Duration)
+	maxBytes  int64
+	replicas  int
+	readOnly  bool
+	logger    *slog.Logger
+	health    func(error)
+	fatal     func(error)
+	committed func(time.Duration) // gets the duration of each group commit
 }
 
-// socketName is the name of the socket in a folder of notes by which a running server lets others read.
+// socketName is the file name, in the folder of a store, of the socket by which a running server serves exports.
 const socketName = "export.sock"
 
-// pebbleDir returns the folder that a store is in, if it is in one.
+// pebbleDir returns the folder of a store on the disk.
 func pebbleDir(where string) (dir string, ok bool) {
 	dir, ok = strings.CutPrefix(where, "pebble:")
 	return filepath.Clean(dir), ok && dir != ""
 }
 
-// openStore opens the store of notes at where.
+// openStore opens the store that the flag --store names.
 func openStore(where string, options storeOptions) (notes.Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
 	dir, isPebble := pebbleDir(where)
@@ -53,7 +52,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 		})
 	case scheme == "redis" || scheme == "rediss":
 		if _, err := redisstore.Shown(where); err != nil {
-			return nil, command.Usagef("--store: the URL of Redis makes no sense: %w", err)
+			return nil, command.Usagef("--store: not a URL of Redis: %w", err)
 		}
 		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, OnCommit: options.committed})
 	default:
@@ -61,8 +60,8 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 	}
 }
 
-// shownStore returns where as it may be logged: without user and password.
-func shownStore(where string) string {
+// redactedStore returns where without user and password.
+func redactedStore(where string) string {
 	if strings.HasPrefix(where, "redis") {
 		if shown, err := redisstore.Shown(where); err == nil {
 			return shown

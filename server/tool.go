@@ -18,9 +18,9 @@ import (
 	"example.com/routeguide/server/internal/validate"
 )
 
-const toolDescription = `Look after the notes that a server keeps.
+const toolDescription = `Export, import and count the notes of a store.
 
-Export writes newline-delimited JSON, one note a line with its time, so that notes can move to another store, be kept as a backup, and be looked at with jq. Export and stats also work while a server has the store; they then ask that server. Import can be repeated after a crash: a note that is there with the same time is not added again. A note that is dated in the future gets the present time, and is not added again either.`
+Export writes newline-delimited JSON, one note a line with its time, so that notes can move to another store, be kept as a backup, and be looked at with jq. Export and stats also work while a server has the store open: they ask that server. Import can be repeated after a crash: a note that is there with the same time is not added again. A note that is dated in the future gets the present time, and is not added again either.`
 
 type toolFlags struct {
 	Export struct {
@@ -37,7 +37,7 @@ type toolFlags struct {
 	} `cmd:"" help:"Count notes, locations and bytes."`
 }
 
-// runTool runs one of the commands on a store.
+// runTool runs a subcommand on a store.
 func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var flags toolFlags
 	parsed, err := command.Parse(&flags, "server notes", toolDescription, map[string]string{"stores": storesHelp}, args, stdout, stderr)
@@ -57,11 +57,11 @@ func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 }
 
-// openForTool opens a store. Its last result is the path of a socket instead, if a server has the store.
+// openForTool opens a store for reading. If a server has it open, the result is the path of that server's socket instead.
 func openForTool(where string, stderr io.Writer) (store notes.Store, socket string, err error) {
 	if dir, ok := pebbleDir(where); ok {
 		if _, err := os.Stat(dir); err != nil {
-			return nil, "", fmt.Errorf("--store %s: %w", where, err) // To read it must not make it.
+			return nil, "", fmt.Errorf("--store %s: %w", where, err) // Reading must not create it.
 		}
 	}
 	store, err = openToolStore(where, true, stderr)
@@ -73,7 +73,7 @@ func openForTool(where string, stderr io.Writer) (store notes.Store, socket stri
 
 func openToolStore(where string, readOnly bool, stderr io.Writer) (notes.Store, error) {
 	if where == "memory:" {
-		return nil, command.Usagef("--store memory: is gone when its server ends, and cannot be read by others")
+		return nil, command.Usagef("--store memory: is in the memory of its server, and cannot be read by others")
 	}
 	return openStore(where, storeOptions{
 		readOnly: readOnly,
@@ -95,7 +95,7 @@ func exportNotes(ctx context.Context, where, to string, stdout, stderr io.Writer
 		if partial, err = os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".part-*"); err != nil {
 			return errors.Join(fmt.Errorf("--to: %w", err), closeStore(store))
 		}
-		defer os.Remove(partial.Name()) // It is renamed by then if all went well.
+		defer os.Remove(partial.Name()) // On success it has been renamed by then.
 		out = partial
 	}
 	progress := command.NewProgress(stderr)
@@ -184,8 +184,7 @@ func countNotes(ctx context.Context, where string, stdout, stderr io.Writer) err
 	return nil
 }
 
-// lineCounter passes on what is written, and shows how many lines that is: notes that come from a
-// running server.
+// lineCounter counts the lines that are written through it, one a note, for the progress of an export from a running server.
 type lineCounter struct {
 	to    io.Writer
 	show  func(lines int)
