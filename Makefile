@@ -33,6 +33,10 @@ build: ## Build static binaries of the commands into bin/
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/routeguide-server ./server
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/routeguide-client ./client
 
+.PHONY: check
+check: lint ## Lint, and run the short tests: for the loop while working
+	go test -short ./...
+
 .PHONY: test
 test: tools ## Run every test, with the race detector, and against the stock tools
 	go test -race -count=1 ./...
