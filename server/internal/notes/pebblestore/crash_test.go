@@ -206,7 +206,7 @@ func TestAFailedWriteOrSyncEndsTheProcessAndLosesNothing(t *testing.T) {
 				if kind == "away" {
 					rename(t, dir+awaySuffix, dir)
 				}
-				if !regexp.MustCompile(`(?m)^fatal: the store of notes cannot be (written.*(input/output error|no space left on device)|reached.*no such file)`).Match(printed) {
+				if !regexp.MustCompile(`(?m)^fatal: the store of notes (cannot be written.*(input/output error|no space left on device)|is not available.*no such file)`).Match(printed) {
 					t.Errorf("the process did not say why it ended:\n%s", printed)
 				}
 				answered := len(regexp.MustCompile(`(?m)^answered`).FindAll(printed, -1))
