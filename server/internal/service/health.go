@@ -10,8 +10,8 @@ import (
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 )
 
-// addHealth adds the gRPC health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md). Package
-// grpchealth has no List, and its Watch fails for an unknown service.
+// addHealth adds the gRPC health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md). It
+// adds List, which grpchealth lacks, and a Watch that accepts unknown services.
 func addHealth(procedures procedures, checker *grpchealth.StaticChecker, options ...connect.HandlerOption) {
 	procedures.add("Check")(grpchealth.NewHandler(checker, options...))
 	procedures.add("Watch")(grpchealth.NewHandler(watcher{checker}, options...))
@@ -29,10 +29,11 @@ func addHealth(procedures procedures, checker *grpchealth.StaticChecker, options
 	}, options...)
 }
 
-// healthServices are the services whose health is known. The empty name is the server.
+// healthServices are the names of the services with a health status. The empty name is the whole server.
 var healthServices = []string{"", routeguideconnect.RouteGuideName}
 
-// watcher is a checker for Watch, which answers SERVICE_UNKNOWN where Check fails with NOT_FOUND, and goes on.
+// watcher is the checker for Watch: for an unknown service it reports SERVICE_UNKNOWN and goes on, where Check
+// fails with NOT_FOUND.
 type watcher struct{ *grpchealth.StaticChecker }
 
 // Check implements [grpchealth.Checker].
@@ -44,7 +45,7 @@ func (w watcher) Check(ctx context.Context, request *grpchealth.CheckRequest) (*
 	return response, err
 }
 
-// Watch implements [grpchealth.Watcher]. An unknown service stays unknown.
+// Watch implements [grpchealth.Watcher]. The status of an unknown service never changes.
 func (w watcher) Watch(ctx context.Context, request *grpchealth.CheckRequest, onChange func()) (stop func(), err error) {
 	stop, err = w.StaticChecker.Watch(ctx, request, onChange)
 	if connect.CodeOf(err) == connect.CodeNotFound {
