@@ -17,7 +17,7 @@ type buffered struct {
 	lastRead   int // bytes of the last read
 }
 
-// minLargeFill is the fraction of the large buffer, 1/minLargeFill, that a read must fill for the buffer to be kept.
+// minLargeFill is the fraction of the large buffer, 1/minLargeFill, that a read must fill for it to be kept.
 const minLargeFill = 8
 
 // newPool returns a pool of large buffers of a size in bytes.

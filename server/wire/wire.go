@@ -1,8 +1,8 @@
 // Package wire gives Connect handlers access to the HTTP stream below them. Connect shows a handler a stream of
-// messages and hides the HTTP request; [NewHandler] puts the request's [Stream] into the context. With it a handler
-// writes envelopes of encoded messages in batches, sets read deadlines for messages and requests, stops reading
-// with a cause while writing goes on, and resets the stream. [NewListener] coalesces the reads and writes of a
-// connection, and gives each HTTP/2 stream a flow-control window of its own.
+// messages and hides the HTTP request; [NewHandler] puts the request's [Stream] into the context. With it a
+// handler writes envelopes of encoded messages in batches, sets read deadlines for messages and requests, stops
+// reading with a cause while writing goes on, and resets the stream. [NewListener] coalesces the reads and
+// writes of a connection, and gives each HTTP/2 stream a flow-control window of its own.
 //
 // The package works for any Connect service, and does not know the messages.
 package wire
