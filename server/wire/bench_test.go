@@ -9,30 +9,30 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// discarded is a response that goes nowhere.
+// discarded is a response that drops its body.
 type discarded struct{ http.ResponseWriter }
 
 func (discarded) Write(p []byte) (int, error) { return len(p), nil }
 func (discarded) Flush()                      {}
 func (discarded) FlushError() error           { return nil }
 
-// BenchmarkFrames is one note of a replay.
-func BenchmarkFrames(b *testing.B) {
+// BenchmarkEnvelopesWriteDirect writes one note of a replay per operation.
+func BenchmarkEnvelopesWriteDirect(b *testing.B) {
 	stream := &Stream{response: discarded{}, controller: http.NewResponseController(discarded{}), binary: true}
-	frames, _ := stream.Envelopes()
+	envelopes, _ := stream.Envelopes()
 	note := make([]byte, 45)
 	b.ReportAllocs()
 	for range b.N {
-		if err := frames.Write(note); err != nil {
+		if err := envelopes.Write(note); err != nil {
 			b.Fatal(err)
 		}
 	}
-	if err := frames.Flush(); err != nil {
+	if err := envelopes.Flush(); err != nil {
 		b.Fatal(err)
 	}
 }
 
-// BenchmarkIncoming is one DATA frame with a note, of 16 streams that are written ahead.
+// BenchmarkIncoming reads one DATA frame with a note per operation. 16 streams take turns.
 func BenchmarkIncoming(b *testing.B) {
 	var sent bytes.Buffer
 	sent.WriteString(preface)
@@ -50,7 +50,7 @@ func BenchmarkIncoming(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for {
-		if _, err := in.Read(buffer); err == io.EOF { //nolint:errorlint // It is what a buffer returns.
+		if _, err := in.Read(buffer); err == io.EOF { //nolint:errorlint // bytes.Buffer returns io.EOF unwrapped.
 			return
 		} else if err != nil {
 			b.Fatal(err)

@@ -8,45 +8,45 @@ import (
 )
 
 const (
-	// idleBodyBytes is how much is read at once from a request in which little comes.
-	idleBodyBytes = 128
-	// bodyBytes is how much is read at once from any other.
-	bodyBytes = 8 << 10
+	// smallBodyBuffer is the read buffer of a quiet request, in bytes.
+	smallBodyBuffer = 128
+	// largeBodyBuffer is the read buffer of a busy request, in bytes.
+	largeBodyBuffer = 8 << 10
 )
 
-var bodyBuffers = newPool(bodyBytes)
+var bodyBuffers = newPool(largeBodyBuffer)
 
-// body is a request's body, read with a buffer: net/http tells the connection's goroutine of each read,
-// and Connect reads twice for each message. Read is called by one goroutine at a time, and Close
-// concurrently.
+// body is a buffered request body. Each read from net/http notifies the connection's goroutine, and Connect
+// reads twice for each message: the buffer saves most of these reads. Read is called by one goroutine at a time,
+// and Close concurrently with it.
 type body struct {
 	buffered
 
 	inner  io.ReadCloser
-	stream *Stream // knows why reading has ended
-	atEnd  func()  // is called at the end of the request, unless it is nil
-	small  [idleBodyBytes]byte
+	stream *Stream // source of read errors
+	onEOF  func()  // called at the end of the request; may be nil
+	small  [smallBodyBuffer]byte
 }
 
 func newBody(inner io.ReadCloser) *body {
 	body := &body{buffered: buffered{pool: bodyBuffers}, inner: inner}
-	body.from = ending{body}
+	body.from = innerBody{body}
 	body.buffered.small = body.small[:]
 	return body
 }
 
-// ending is the inner body, and sees its end.
-type ending struct{ body *body }
+// innerBody reads net/http's body, replaces its errors by the cause of an expired deadline, and reports EOF.
+type innerBody struct{ body *body }
 
-func (e ending) Read(p []byte) (int, error) {
-	n, err := e.body.inner.Read(p)
+func (i innerBody) Read(p []byte) (int, error) {
+	n, err := i.body.inner.Read(p)
 	switch {
 	case err == nil:
 	case !errors.Is(err, io.EOF):
-		err = e.body.stream.readError(err)
-	case e.body.atEnd != nil:
-		e.body.atEnd()
-		e.body.atEnd = nil
+		err = i.body.stream.readError(err)
+	case i.body.onEOF != nil:
+		i.body.onEOF()
+		i.body.onEOF = nil
 	}
 	return n, err
 }
@@ -67,79 +67,81 @@ func (b *body) Close() error {
 	return b.inner.Close()
 }
 
-// message returns what the prefix of the next message says, of which prefixSize bytes have been read.
-func (b *body) message() (flags byte, length int) {
+// prefix returns the flags and the length in bytes of the next envelope. The caller has buffered at least
+// prefixSize bytes.
+func (b *body) prefix() (flags byte, length int) {
 	return b.unread()[0], int(binary.BigEndian.Uint32(b.unread()[1:]))
 }
 
-// messageDeadline is the time that a message may take to arrive, and the error that reads return beyond it.
-type messageDeadline struct {
-	timeout time.Duration
-	cause   error
+// messageTimeout is the longest time a message may take to arrive.
+type messageTimeout struct {
+	timeout time.Duration // 0 is no timeout
+	cause   error         // error of reads after the timeout
 }
 
-// SetMessageTimeout bounds how long a message may take to arrive that is received by [Envelopes.Receive], or between
-// [Stream.BeginMessage] and [Stream.EndMessage]. It counts from when the first bytes of the message are there, so the client may
-// be silent between messages. When the time has passed, reading ends as by [Stream.StopReading]. It must be called
-// before anything is read. 0 is no bound.
+// SetMessageTimeout bounds the arrival of a message that is received by [Envelopes.Receive], or between
+// [Stream.BeginMessage] and [Stream.EndMessage]. The timeout starts with the first bytes of the message, so the
+// client may be idle between messages. When it expires, reads return cause, as after [Stream.StopReading].
+// SetMessageTimeout must be called before the first read. 0 is no timeout.
 func (s *Stream) SetMessageTimeout(timeout time.Duration, cause error) {
-	s.messages = messageDeadline{timeout, cause}
+	s.messageTimeout = messageTimeout{timeout, cause}
 }
 
-// BeginMessage blocks until the next message of the request has begun to arrive, and returns how long it is, in bytes, as it
-// is sent. Then Connect's Receive is to be called, and after it End. Its second result is false if there is no next
-// message. It is for streams; a unary request with one of Connect's own content types has no such messages.
+// BeginMessage blocks until the prefix of the next envelope has arrived, and returns the envelope's length in
+// bytes, as sent. The caller must then call Connect's Receive, and after it [Stream.EndMessage]. BeginMessage
+// returns false if there is no next envelope. It is for streams: unary requests in Connect's own protocol have
+// no envelopes.
 func (s *Stream) BeginMessage() (length int, ok bool) {
 	if s.body.fill(prefixSize) != nil {
 		return 0, false
 	}
-	_, length = s.body.message()
-	s.begin(length)
+	_, length = s.body.prefix()
+	s.startMessageTimeout(length)
 	return length, true
 }
 
-// begin sets a deadline if the next message is not there whole.
-func (s *Stream) begin(length int) {
-	if s.messages.timeout > 0 && !s.arriving && len(s.body.unread()) < prefixSize+length {
-		// An error says that the connection has no read deadlines, and then it has no timeouts.
-		_ = s.setArrive(readDeadline{time.Now().Add(s.messages.timeout), s.messages.cause})
-		s.arriving = true
+// startMessageTimeout sets the message deadline, unless the next message has arrived in full.
+func (s *Stream) startMessageTimeout(length int) {
+	if s.messageTimeout.timeout > 0 && !s.timingMessage && len(s.body.unread()) < prefixSize+length {
+		// It fails if the connection does not support read deadlines; then there are no timeouts.
+		_ = s.setArrival(readDeadline{time.Now().Add(s.messageTimeout.timeout), s.messageTimeout.cause})
+		s.timingMessage = true
 	}
 }
 
-// EndMessage says that a message has arrived, or will not, after [Stream.BeginMessage].
+// EndMessage ends a message that began with [Stream.BeginMessage], whether or not it was received.
 func (s *Stream) EndMessage() {
-	if s.arriving {
-		s.arriving = false
-		_ = s.setArrive(readDeadline{}) // As in begin.
+	if s.timingMessage {
+		s.timingMessage = false
+		_ = s.setArrival(readDeadline{}) // As in startMessageTimeout.
 	}
 }
 
-// Receive returns the next message of the request, encoded. It blocks until there is one. The message is
+// Receive blocks until the next message of the request has arrived, and returns it, encoded. The message is
 // valid until the next call.
 //
-// It is no part of Connect: interceptors do not see these messages, and connect.WithReadMaxBytes does not count for
-// them, of which none is longer than 4 KiB.
+// Receive bypasses Connect: interceptors do not see these messages, and connect.WithReadMaxBytes does not apply.
+// No message is longer than 4 KiB.
 //
-// Its second result is false if what comes next is for Connect's Receive: a compressed message, a long one,
-// what a protocol ends a stream with, the end of the request, or an error. Nothing is lost then: Connect
-// gets it from its start.
-func (f *Envelopes) Receive() ([]byte, bool) {
-	body := f.stream.body
+// Receive returns false if Connect's Receive must read on: for a compressed message, a message longer than
+// 4 KiB, the end-of-stream envelope of a protocol, the end of the request, or an error. Nothing is lost: Connect
+// reads from the start of the envelope.
+func (e *Envelopes) Receive() ([]byte, bool) {
+	body := e.stream.body
 	if body.fill(prefixSize) != nil {
 		return nil, false
 	}
-	flags, length := body.message()
-	if flags != 0 || length > bodyBytes/2 {
+	flags, length := body.prefix()
+	if flags != 0 || length > largeBodyBuffer/2 {
 		return nil, false
 	}
 	size := prefixSize + length
 	if len(body.unread()) < size {
-		f.stream.begin(length)
+		e.stream.startMessageTimeout(length)
 		if body.fill(size) != nil {
 			return nil, false // Connect gets the error.
 		}
-		f.stream.EndMessage()
+		e.stream.EndMessage()
 	}
 	return body.take(size)[prefixSize:], true
 }

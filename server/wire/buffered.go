@@ -5,23 +5,22 @@ import (
 	"sync"
 )
 
-// buffered is a reader with a buffer that is small while little comes, and large while much does: of
-// the many that there are, most are silent.
+// buffered is a buffered reader that adapts its buffer to the traffic: small while the peer is quiet, and large,
+// from a pool, while it is busy. Most connections and requests are quiet, and cost little memory.
 type buffered struct {
-	from io.Reader
-	// small is the buffer, unless large is one from the pool.
-	small []byte
-	large *[]byte
-	pool  *sync.Pool
+	from  io.Reader
+	small []byte     // buffer while large is nil
+	large *[]byte    // buffer from the pool
+	pool  *sync.Pool // of large buffers
 
-	start, end int // of what has been read and not been taken
-	last       int // how much the last read has brought
+	start, end int // bounds of the unread bytes in the buffer
+	lastRead   int // bytes of the last read
 }
 
-// rush is the part of a large buffer that a read must bring for the next one to be large, too.
-const rush = 8
+// minLargeFill is the fraction of the large buffer, 1/minLargeFill, that a read must fill for it to be kept.
+const minLargeFill = 8
 
-// newPool returns a pool of large buffers.
+// newPool returns a pool of large buffers of a size in bytes.
 func newPool(size int) *sync.Pool {
 	return &sync.Pool{New: func() any {
 		buffer := make([]byte, size)
@@ -36,21 +35,21 @@ func (b *buffered) buffer() []byte {
 	return b.small
 }
 
-// unread returns what has been read and not been taken. It is valid until fill.
+// unread returns the unread bytes. They are valid until fill.
 func (b *buffered) unread() []byte {
 	return b.buffer()[b.start:b.end]
 }
 
-// take takes the next count bytes, which must have been read. They are valid until fill.
+// take consumes and returns the next count bytes, which must be buffered. They are valid until fill.
 func (b *buffered) take(count int) []byte {
 	taken := b.buffer()[b.start : b.start+count]
 	b.start += count
 	return taken
 }
 
-// fill reads until there are at least some bytes. That must be no more than a small buffer holds.
-func (b *buffered) fill(least int) error {
-	for b.end-b.start < least {
+// fill reads until at least minBytes are unread. minBytes must not exceed the size of the large buffer.
+func (b *buffered) fill(minBytes int) error {
+	for b.end-b.start < minBytes {
 		if b.start == b.end {
 			b.start, b.end = 0, 0
 			b.shrink()
@@ -65,25 +64,25 @@ func (b *buffered) fill(least int) error {
 		if n == 0 && err != nil {
 			return err
 		}
-		b.resize(n)
+		b.grow(n)
 	}
 	return nil
 }
 
-// resize chooses the buffer for the next read by how much the last one has brought.
-func (b *buffered) resize(n int) {
-	b.last = n
+// grow replaces a full small buffer by a large one. n is the number of bytes of the last read.
+func (b *buffered) grow(n int) {
+	b.lastRead = n
 	if b.large == nil && b.end == len(b.small) {
 		b.large, _ = b.pool.Get().(*[]byte)
 		copy(*b.large, b.small[:b.end])
-		b.last = len(*b.large) // There may be any amount more.
+		b.lastRead = len(*b.large) // The small buffer limited the read: assume a busy peer.
 	}
 }
 
-// shrink gives the large buffer back, which is empty, unless the last read has brought so much that the next one
-// will bring much, too. So a stream that has fallen silent holds it only if it has fallen silent in a rush.
+// shrink returns an empty large buffer to the pool, unless the last read filled so much of it that the next one
+// will probably, too. A stream that goes idle keeps its large buffer only if it goes idle in a burst.
 func (b *buffered) shrink() {
-	if b.large != nil && b.last < len(*b.large)/rush {
+	if b.large != nil && b.lastRead < len(*b.large)/minLargeFill {
 		b.pool.Put(b.large)
 		b.large = nil
 	}

@@ -16,17 +16,17 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-// countdown answers each number with all the numbers down to 1, by frames where it can.
+// countdown answers each number with all numbers down to 1, as envelopes.
 func countdown(ctx context.Context, stream *connect.BidiStream[wrapperspb.UInt32Value, wrapperspb.UInt32Value]) error {
-	below, ok := wire.FromContext(ctx)
+	wired, ok := wire.FromContext(ctx)
 	if !ok {
-		return connect.NewError(connect.CodeInternal, errors.New("mount this below wire.NewHandler"))
+		return connect.NewError(connect.CodeInternal, errors.New("no wire stream in the context: wrap the mux in wire.NewHandler"))
 	}
-	frames, ok := below.Envelopes()
+	envelopes, ok := wired.Envelopes()
 	if !ok {
-		return connect.NewError(connect.CodeUnimplemented, errors.New("binary messages only"))
+		return connect.NewError(connect.CodeUnimplemented, errors.New("unsupported codec: binary messages only"))
 	}
-	// The headers first: Connect sends them with a nil message.
+	// Envelopes need the response headers: Connect sends them with a nil message.
 	if err := stream.Send(nil); err != nil {
 		return err
 	}
@@ -43,19 +43,18 @@ func countdown(ctx context.Context, stream *connect.BidiStream[wrapperspb.UInt32
 			if err != nil {
 				return err
 			}
-			if err := frames.Write(encoded); err != nil {
+			if err := envelopes.Write(encoded); err != nil {
 				return err
 			}
 		}
-		// The client waits: what is gathered goes out now.
-		if err := frames.Flush(); err != nil {
+		// The client waits for the buffered numbers.
+		if err := envelopes.Flush(); err != nil {
 			return err
 		}
 	}
 }
 
-// Frames go with any Connect service: wire's handler is put around its mux, and wire's listener below
-// the server.
+// Envelopes work for any Connect service: put wire's handler around the mux, and wire's listener below the server.
 func Example() {
 	mux := http.NewServeMux()
 	mux.Handle("/example.Countdown/Count", connect.NewBidiStreamHandler("/example.Countdown/Count", countdown))

@@ -2,7 +2,7 @@ package wire
 
 import "net"
 
-// NetConn returns the connection below, as that of [crypto/tls.Conn] does.
+// NetConn returns the wrapped connection, like the method of [crypto/tls.Conn].
 func (c *calmConn) NetConn() net.Conn {
 	return c.Conn
 }

@@ -1,10 +1,10 @@
-// Package wire is what is between Connect and the socket. Connect hands a handler a stream of
-// messages, and hides the HTTP request below; this package hands the handler that request's side
-// of the connection, in the context: to write frames that are encoded already, many at once, and to
-// end the reading of a stream while its writing goes on. A listener that reads and writes less often, and that
-// keeps the streams of a connection out of each other's way, goes with it.
+// Package wire gives Connect handlers access to the HTTP stream below them. Connect shows a handler a stream of
+// messages and hides the HTTP request; [NewHandler] puts the request's [Stream] into the context. With it a
+// handler writes envelopes of encoded messages in batches, sets read deadlines for messages and requests, stops
+// reading with a cause while writing goes on, and resets the stream. [NewListener] coalesces the reads and
+// writes of a connection, and gives each HTTP/2 stream a flow-control window of its own.
 //
-// It works for any Connect service, and knows nothing of the messages that are sent.
+// The package works for any Connect service, and does not know the messages.
 package wire
 
 import (
@@ -18,24 +18,24 @@ import (
 
 type streamKey struct{}
 
-// A Stream is one HTTP request on its connection.
+// A Stream is one HTTP request and its response.
 type Stream struct {
-	ctx        context.Context //nolint:containedctx // It stands for a request, and this is that request's.
-	response   http.ResponseWriter
-	controller *http.ResponseController
-	body       *body
-	binary     bool
-	isHTTP1    bool
-	messages   messageDeadline
-	arriving   bool        // a message has a deadline; only the reader uses it
-	atEnd      func(error) // is called once the HTTP handler has returned, unless it is nil
+	ctx            context.Context //nolint:containedctx // A Stream lives as long as its request.
+	response       http.ResponseWriter
+	controller     *http.ResponseController
+	body           *body
+	binary         bool // content type of binary Protobuf envelopes
+	isHTTP1        bool
+	messageTimeout messageTimeout
+	timingMessage  bool        // a message deadline is set; used by the reader only
+	onEnd          func(error) // callback of AtEnd; may be nil
 
-	deadlines sync.Mutex // guards the rest
-	// stop is when reading ends for good, and arrive when what has begun to arrive must be there.
-	stop, arrive readDeadline
-	timer        *time.Timer // for the first of them
-	cause        error       // of the one that has passed first
-	over         bool        // the HTTP handler has returned
+	mu      sync.Mutex   // guards the fields below
+	stop    readDeadline // deadline for all reading
+	arrival readDeadline // deadline for the message or request in flight
+	timer   *time.Timer  // fires at the earlier deadline
+	cause   error        // cause of the deadline that expired first
+	done    bool         // the HTTP handler has returned
 }
 
 // NewHandler returns a handler that calls next with a context in which [FromContext] finds the
@@ -58,15 +58,15 @@ func NewHandler(next http.Handler) http.Handler {
 	})
 }
 
-// FromContext returns the stream of the request that ctx belongs to. Its second result is false if
-// the request did not come through [NewHandler].
+// FromContext returns the stream of the request that ctx belongs to. It returns false if the request did not
+// come through [NewHandler].
 func FromContext(ctx context.Context) (*Stream, bool) {
 	stream, ok := ctx.Value(streamKey{}).(*Stream)
 	return stream, ok
 }
 
-// isBinary returns whether a content type is that of a stream of binary Protobuf messages, in one of
-// the three protocols.
+// isBinary reports whether the content type is a stream of binary Protobuf messages, in one of the three
+// protocols.
 func isBinary(contentType string) bool {
 	switch contentType {
 	case "application/grpc", "application/grpc+proto",
@@ -78,61 +78,62 @@ func isBinary(contentType string) bool {
 	}
 }
 
-// StopReading ends the reading of the request's body: what has arrived can still be read, and then reads
-// return cause. Writing goes on as before. With HTTP/1.1, where a connection has one request at a
-// time, the connection cannot be used again. It may be called concurrently with all else, but not once
-// the HTTP handler has returned.
+// StopReading stops the reading of the request's body: reads return the data that has arrived, and then cause.
+// Writing goes on. An HTTP/1.1 connection carries one request at a time and cannot be reused afterwards.
+// StopReading is safe for concurrent use with all other methods, but must not be called after the HTTP handler
+// has returned.
 func (s *Stream) StopReading(cause error) error {
 	return s.StopReadingAt(past, cause)
 }
 
-// StopReadingAt is [Stream.StopReading] at some time to come. Of several such times, the first counts.
+// StopReadingAt is [Stream.StopReading] at a deadline. Of several deadlines the earliest counts.
 func (s *Stream) StopReadingAt(deadline time.Time, cause error) error {
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
-	if s.stop.isZero() || deadline.Before(s.stop.at) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop.isZero() || deadline.Before(s.stop.time) {
 		s.stop = readDeadline{deadline, cause}
 	}
 	return s.applyDeadlines()
 }
 
-// SetRequestDeadline is [Stream.StopReadingAt] for a request that must have arrived whole by then. Once it has, the
-// deadline is lifted.
+// SetRequestDeadline is [Stream.StopReadingAt] for the whole request: the deadline is lifted once the request
+// has arrived in full.
 func (s *Stream) SetRequestDeadline(deadline time.Time, cause error) error {
-	s.body.atEnd = func() { _ = s.setArrive(readDeadline{}) }
-	return s.setArrive(readDeadline{deadline, cause})
+	s.body.onEOF = func() { _ = s.setArrival(readDeadline{}) }
+	return s.setArrival(readDeadline{deadline, cause})
 }
 
-// setArrive sets the deadline for what has begun to arrive. The zero deadline lifts it, unless it has passed.
-func (s *Stream) setArrive(deadline readDeadline) error {
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
-	s.arrive = deadline
+// setArrival sets the deadline for the message or request in flight. The zero deadline lifts it, unless it has
+// expired.
+func (s *Stream) setArrival(deadline readDeadline) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.arrival = deadline
 	return s.applyDeadlines()
 }
 
-// readDeadline is when reading ends, and the error that reads return then. The zero value is none.
+// readDeadline is a deadline for reads. The zero value is no deadline.
 type readDeadline struct {
-	at    time.Time
-	cause error
+	time  time.Time
+	cause error // error of reads after the deadline
 }
 
-func (d readDeadline) isZero() bool { return d.at.IsZero() }
+func (d readDeadline) isZero() bool { return d.time.IsZero() }
 
-// applyDeadlines ends reading if the first of the deadlines has passed, and otherwise sets a timer for it. The
-// caller holds s.deadlines.
+// applyDeadlines stops reading if the earlier deadline has expired, and otherwise sets the timer to it. The
+// caller holds s.mu.
 //
-// net/http is told of a deadline only when it has passed: it would make a timer for one to come even after the client
-// has reset the stream, and that timer would keep the stream, with what was sent on it, until then.
+// net/http gets a deadline only after it has expired. Its own timer for a future deadline outlives a reset of
+// the stream, and would keep the stream and its received data in memory until then.
 func (s *Stream) applyDeadlines() error {
 	first := s.stop
-	if first.isZero() || !s.arrive.isZero() && s.arrive.at.Before(first.at) {
-		first = s.arrive
+	if first.isZero() || !s.arrival.isZero() && s.arrival.time.Before(first.time) {
+		first = s.arrival
 	}
-	if s.over || s.cause != nil {
-		return nil //nolint:nilerr // The cause is for who reads, and nothing is left to do here.
+	if s.done || s.cause != nil {
+		return nil //nolint:nilerr // The cause is for the reader; nothing is left to do here.
 	}
-	wait := time.Until(first.at)
+	wait := time.Until(first.time)
 	switch {
 	case first.isZero():
 		if s.timer != nil {
@@ -149,34 +150,35 @@ func (s *Stream) applyDeadlines() error {
 	return nil
 }
 
-// readError returns err, with which a read of the body has ended, or why reading was ended.
+// readError returns the error for a read of the body that failed with err: the cause of the expired deadline,
+// if there is one.
 func (s *Stream) readError(err error) error {
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.cause != nil {
 		return s.cause
 	}
 	return err
 }
 
-// past is a deadline that has passed.
+// past is a deadline that has expired.
 var past = time.Unix(1, 0)
 
 func (s *Stream) expire() {
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
-	_ = s.applyDeadlines() // An error says that the connection has no read deadlines.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.applyDeadlines() // It fails if the connection does not support read deadlines.
 }
 
-// restTimeout is how long the rest of a request may take to arrive over HTTP/1.1 that the handler has not read. net/http
-// reads it before it sends the response.
-const restTimeout = 5 * time.Second
+// unreadBodyTimeout bounds the arrival of an HTTP/1.1 request body that the handler has not read. net/http reads
+// the rest of the body before it sends the response.
+const unreadBodyTimeout = 5 * time.Second
 
-// ErrGone says that a response cannot reach its client any more.
-var ErrGone = errors.New("the response was not taken: the stream was reset, or the connection has ended")
+// ErrGone is the error of a response that cannot reach its client.
+var ErrGone = errors.New("response not delivered: stream reset or connection closed")
 
-// Gone returns nil, or [ErrGone] if the stream was reset or the connection has ended. With HTTP/1.1 it
-// returns nil: what looks like the end of the connection may be a client that still reads.
+// Gone returns [ErrGone] if the stream was reset or the connection has ended. With HTTP/1.1 it returns nil: the
+// end of the connection may be a half-close by a client that still reads.
 func (s *Stream) Gone() error {
 	if !s.isHTTP1 && s.ctx.Err() != nil {
 		return ErrGone
@@ -184,46 +186,47 @@ func (s *Stream) Gone() error {
 	return nil
 }
 
-// AtEnd has report called once the HTTP handler has returned: with nil if all that the handler has written was written
-// to the connection, and otherwise with an error that wraps [ErrGone]. It is for the handler's goroutine, which calls
-// report, too.
+// AtEnd registers a callback for the end of the HTTP handler. Its argument is nil if the whole response was
+// written to the connection, and otherwise an error that wraps [ErrGone]. AtEnd must be called by the handler's
+// goroutine, which also runs the callback.
 func (s *Stream) AtEnd(report func(gone error)) {
-	s.atEnd = report
+	s.onEnd = report
 }
 
-// written writes what net/http has gathered of the response. It returns an error as AtEnd says.
-func (s *Stream) written() error {
+// flushResponse writes the part of the response that net/http has buffered. It returns the error that AtEnd
+// reports.
+func (s *Stream) flushResponse() error {
 	if err := s.controller.Flush(); err != nil {
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	return s.Gone()
 }
 
-// end is for when the HTTP handler returns.
+// end runs when the HTTP handler has returned.
 func (s *Stream) end() {
-	if s.atEnd != nil {
-		s.atEnd(s.written())
+	if s.onEnd != nil {
+		s.onEnd(s.flushResponse())
 	}
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
-	s.over = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = true
 	if s.timer != nil {
 		s.timer.Stop()
 	}
 	if s.isHTTP1 {
-		_ = s.controller.SetReadDeadline(time.Now().Add(restTimeout)) // As in expire.
+		_ = s.controller.SetReadDeadline(time.Now().Add(unreadBodyTimeout)) // As in expire.
 	}
 }
 
-var errReset = errors.New("the stream was reset by its own side")
+var errReset = errors.New("stream reset by the server")
 
-// Reset ends the stream at once: a write that blocks, and any later one, returns an error. With HTTP/1.1 that is
-// the connection. It may be called like [Stream.StopReading].
+// Reset resets the stream: blocked and later writes return an error. With HTTP/1.1 it ends the connection. The
+// rules for calls of [Stream.StopReading] apply.
 func (s *Stream) Reset() error {
 	err := s.StopReading(errReset)
-	s.deadlines.Lock()
-	defer s.deadlines.Unlock()
-	if s.over {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done {
 		return err
 	}
 	return errors.Join(err, s.controller.SetWriteDeadline(past))

@@ -16,40 +16,40 @@ import (
 
 type bidiStream = connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]
 
-// chatStream is a stream of Connect's as a chat needs it. Notes are received as frames and kept as they
-// came, and sent as they were kept. Where that cannot be, to JSON clients and where the service is not
-// mounted below [wire.NewHandler], they are received and sent one by one by Connect.
+// chatStream adapts a stream of Connect to [chat.Stream]. It receives and sends notes as envelopes, and keeps
+// their encoding unchanged from the client to the store and back. For JSON clients, and without
+// [wire.NewHandler] around the service, Connect receives and sends each note instead.
 type chatStream struct {
 	*bidiStream
 
-	ctx    context.Context //nolint:containedctx // It is the context of the stream beside it.
-	limits messageLimits
-	below  *wire.Stream    // nil if the service is mounted elsewhere
-	frames *wire.Envelopes // nil if Connect sends
-	begun  bool            // the response's headers are out
+	ctx         context.Context //nolint:containedctx // The context of the embedded stream.
+	limits      messageLimits
+	wireStream  *wire.Stream    // nil without wire.NewHandler
+	envelopes   *wire.Envelopes // nil if Connect receives and sends
+	headersSent bool            // response headers
 }
 
-// messageLimits are those of the messages of a chat. A message that is kept as a frame is within all but the
-// timeout.
+// messageLimits are the limits of the messages of a chat. Only the timeout applies to messages received
+// as envelopes, which are at most 4 KiB.
 type messageLimits struct {
-	bytes   int           // of one message; 0 is no bound
-	timeout time.Duration // for one message; 0 is no bound
-	quotas  *quotas
+	bytes   int           // size of a message; 0 is no limit
+	timeout time.Duration // arrival of a message; 0 is no limit
+	quotas  *quotas       // bytes of long messages that have arrived in part
 }
 
-// errMessageTimeout is what a client is told of a message that it has not sent to its end.
-var errMessageTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.New("a message was begun, and did not arrive in time"))
+// errMessageTimeout is the error for a client whose message has not arrived in full before the timeout.
+var errMessageTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.New("read message: timed out before it arrived in full"))
 
-// errChatFailed ends the reading of a chat that has failed. The client is told why it has.
-var errChatFailed = connect.NewError(connect.CodeAborted, errors.New("the chat has failed"))
+// errChatFailed stops the reading of a chat that has failed. The client gets the cause of the failure instead.
+var errChatFailed = connect.NewError(connect.CodeAborted, errors.New("chat failed"))
 
 func newChatStream(ctx context.Context, stream *bidiStream, limits messageLimits) *chatStream {
 	chat := &chatStream{bidiStream: stream, ctx: ctx, limits: limits}
-	if below, ok := wire.FromContext(ctx); ok {
-		chat.below = below
-		below.SetMessageTimeout(limits.timeout, errMessageTimeout)
-		if frames, ok := below.Envelopes(); ok {
-			chat.frames = frames
+	if wireStream, ok := wire.FromContext(ctx); ok {
+		chat.wireStream = wireStream
+		wireStream.SetMessageTimeout(limits.timeout, errMessageTimeout)
+		if envelopes, ok := wireStream.Envelopes(); ok {
+			chat.envelopes = envelopes
 		}
 	}
 	return chat
@@ -57,18 +57,18 @@ func newChatStream(ctx context.Context, stream *bidiStream, limits messageLimits
 
 // Receive implements chat.Stream.
 func (s *chatStream) Receive() ([]byte, error) {
-	if s.frames != nil {
-		if encoded, ok := s.frames.Receive(); ok {
+	if s.envelopes != nil {
+		if encoded, ok := s.envelopes.Receive(); ok {
 			return encoded, nil
 		}
 	}
-	if s.below == nil {
+	if s.wireStream == nil {
 		return s.receive()
 	}
-	if length, ok := s.below.BeginMessage(); ok && length > shortBytes {
+	if length, ok := s.wireStream.BeginMessage(); ok && length > shortBytes {
 		if s.limits.bytes > 0 && length > s.limits.bytes {
 			return nil, connect.NewError(connect.CodeResourceExhausted,
-				fmt.Errorf("a message has %d bytes, and may have %d", length, s.limits.bytes))
+				fmt.Errorf("message of %d bytes exceeds the limit of %d bytes", length, s.limits.bytes))
 		}
 		peer := s.Peer().Addr
 		if err := s.limits.quotas.arriving.Acquire(peer, int64(length)); err != nil {
@@ -77,11 +77,11 @@ func (s *chatStream) Receive() ([]byte, error) {
 		defer s.limits.quotas.arriving.Release(peer, int64(length))
 	}
 	encoded, err := s.receive()
-	s.below.EndMessage()
+	s.wireStream.EndMessage()
 	return encoded, err
 }
 
-// receive has Connect receive a note.
+// receive receives a note by Connect.
 func (s *chatStream) receive() ([]byte, error) {
 	note, err := s.bidiStream.Receive()
 	if err != nil {
@@ -92,39 +92,40 @@ func (s *chatStream) receive() ([]byte, error) {
 
 // Send implements chat.Stream.
 func (s *chatStream) Send(encoded []byte) error {
-	if s.frames == nil {
+	if s.envelopes == nil {
 		note := &routeguide.RouteNote{}
 		if err := proto.Unmarshal(encoded, note); err != nil {
-			return fmt.Errorf("%w: a note cannot be parsed: %w", notes.ErrDamaged, err)
+			return fmt.Errorf("%w: parse note: %w", notes.ErrDamaged, err)
 		}
 		return s.bidiStream.Send(note)
 	}
-	if !s.begun {
+	if !s.headersSent {
 		if err := s.bidiStream.Send(nil); err != nil {
 			return err
 		}
-		s.begun = true
+		s.headersSent = true
 	}
-	return s.gone(s.frames.Write(encoded))
+	return s.writeError(s.envelopes.Write(encoded))
 }
 
 // Flush implements chat.Stream.
 func (s *chatStream) Flush() error {
-	if s.frames == nil {
+	if s.envelopes == nil {
 		return nil // Connect flushes after each note.
 	}
-	return s.gone(s.frames.Flush())
+	return s.writeError(s.envelopes.Flush())
 }
 
-// gone returns err, which writing has ended with, as what it is about: the client.
-func (s *chatStream) gone(err error) error {
+// writeError returns the error for a write that failed with err: the cause of the call's end if it has ended, and
+// otherwise ABORTED.
+func (s *chatStream) writeError(err error) error {
 	if err == nil {
 		return nil
 	}
 	if ended := context.Cause(s.ctx); ended != nil {
 		return ended
 	}
-	return connect.NewError(connect.CodeAborted, fmt.Errorf("the client does not take what it is sent: %w", err))
+	return connect.NewError(connect.CodeAborted, fmt.Errorf("write to client: %w", err))
 }
 
 // StopReceiving implements chat.Stream.
@@ -135,6 +136,6 @@ func (s *chatStream) StopReceiving() {
 // Reset implements chat.Stream.
 func (s *chatStream) Reset() {
 	if stream, ok := wire.FromContext(s.ctx); ok {
-		_ = stream.Reset() // An error says that there is nothing to reset any more.
+		_ = stream.Reset() // It fails if the connection has ended: then there is nothing to reset.
 	}
 }

@@ -8,16 +8,17 @@ import (
 	"github.com/rs/cors"
 )
 
-// preflightFor is how long a browser may keep what it was told of an origin.
-const preflightFor = 2 * time.Hour
+// preflightMaxAge is the time for which a browser may cache the response to a preflight request.
+const preflightMaxAge = 2 * time.Hour
 
-// allowedHeaders are the request headers that pages may send: those of the protocols, a token, and what OpenTelemetry's
-// SDK for browsers adds to each call (https://www.w3.org/TR/trace-context/, https://www.w3.org/TR/baggage/).
+// allowedHeaders returns the request headers that pages may send: those of the protocols, the token, and the
+// trace context that OpenTelemetry's browser SDK adds to each call (https://www.w3.org/TR/trace-context/,
+// https://www.w3.org/TR/baggage/).
 func allowedHeaders() []string {
 	return append(connectcors.AllowedHeaders(), "Authorization", "Traceparent", "Tracestate", "Baggage")
 }
 
-// withCORS returns what lets pages of some origins call a handler from a browser.
+// withCORS returns a middleware that lets pages of the origins call a handler from a browser.
 func withCORS(origins []string) func(http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return func(next http.Handler) http.Handler { return next }
@@ -27,6 +28,6 @@ func withCORS(origins []string) func(http.Handler) http.Handler {
 		AllowedMethods: connectcors.AllowedMethods(),
 		AllowedHeaders: allowedHeaders(),
 		ExposedHeaders: connectcors.ExposedHeaders(),
-		MaxAge:         int(preflightFor.Seconds()),
+		MaxAge:         int(preflightMaxAge.Seconds()),
 	}).Handler
 }

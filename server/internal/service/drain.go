@@ -12,49 +12,49 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("the server is shutting down: try again, perhaps elsewhere"))
+var errDraining = connect.NewError(connect.CodeUnavailable, errors.New("server is shutting down (retry, possibly on another server)"))
 
-var errMaxAge = connect.NewError(connect.CodeUnavailable, errors.New("the chat has lasted for as long as this server allows: begin another one"))
+var errMaxAge = connect.NewError(connect.CodeUnavailable, errors.New("chat ended: maximum age reached (open a new chat)"))
 
 var errDeadline = connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
 
-// drain is an interceptor that can end every call: it refuses new ones, but for questions about
-// health, and stops the reading of streams.
+// drain is an interceptor for graceful shutdown. It tracks open streams, refuses new calls other than health
+// checks, and stops the reading of streams.
 //
-// It is also what ends the reading of a stream whose deadline has passed: Connect tells the
-// handler's context only, and a handler that waits for the client does not look at that.
+// It also enforces deadlines of streams and the maximum age of chats. Connect only cancels the handler's context,
+// and a handler that blocks in Receive does not see that.
 type drain struct {
-	chatLife time.Duration // is how long a RouteChat may last; 0 is for ever
-	hurry    sync.Once
+	maxChatAge    time.Duration // 0 is no limit
+	liftRateLimit sync.Once
 
-	mu       sync.Mutex // guards the rest
+	mu       sync.Mutex // guards the fields below
 	draining bool
-	streams  map[*drainable]struct{}
-	empty    chan struct{} // is closed once no stream is open, and none will be
+	streams  map[*openStream]struct{}
+	drained  chan struct{} // closed once draining, with no stream open
 }
 
-// drainable is an open stream. It is told to stop at most once, and never after its handler has
+// openStream is a stream in flight. Its reading is stopped at most once, and never after its handler has
 // returned.
-type drainable struct {
-	ctx    context.Context //nolint:containedctx // It stands for a call, and this is that call's.
+type openStream struct {
+	ctx    context.Context //nolint:containedctx // An openStream lives as long as its call.
 	cancel context.CancelCauseFunc
 }
 
-func newDrain(chatLife time.Duration) *drain {
-	return &drain{chatLife: chatLife, streams: make(map[*drainable]struct{}), empty: make(chan struct{})}
+func newDrain(maxChatAge time.Duration) *drain {
+	return &drain{maxChatAge: maxChatAge, streams: make(map[*openStream]struct{}), drained: make(chan struct{})}
 }
 
-// refuse makes the interceptor refuse new calls.
+// refuse starts the drain: new calls are refused.
 func (d *drain) refuse() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.draining && len(d.streams) == 0 {
-		close(d.empty)
+		close(d.drained)
 	}
 	d.draining = true
 }
 
-// stop ends the streams that are open. No more can have been added since refuse.
+// stop stops all open streams. It must be called after refuse, so that no stream can be added.
 func (d *drain) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,8 +70,8 @@ func (d *drain) isDraining() bool {
 	return d.draining
 }
 
-// add returns false if the call must be refused.
-func (d *drain) add(stream *drainable) bool {
+// add registers a stream. It returns false if the call must be refused.
+func (d *drain) add(stream *openStream) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.draining {
@@ -81,12 +81,12 @@ func (d *drain) add(stream *drainable) bool {
 	return true
 }
 
-func (d *drain) remove(stream *drainable) {
+func (d *drain) remove(stream *openStream) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.streams, stream)
 	if d.draining && len(d.streams) == 0 {
-		close(d.empty)
+		close(d.drained)
 	}
 }
 
@@ -96,7 +96,7 @@ func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, errDraining
 		}
 		response, err := next(ctx, request)
-		if gone := gone(ctx); err == nil && gone != nil {
+		if gone := clientGone(ctx); err == nil && gone != nil {
 			return nil, gone
 		}
 		return response, err
@@ -105,19 +105,19 @@ func (d *drain) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 
 func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		stream := &drainable{ctx: ctx, cancel: func(error) {}}
+		stream := &openStream{ctx: ctx, cancel: func(error) {}}
 		if conn.Spec().StreamType == connect.StreamTypeServer {
-			// The client has said all it has to say. Of these handlers, health's Watch waits for the end of its
-			// context, and returns no error then.
+			// Such a handler does not read, so cancel its context. Health's Watch blocks until then, and returns
+			// no error.
 			ctx, stream.cancel = context.WithCancelCause(ctx)
 			defer stream.cancel(nil)
 		} else if deadline, ok := ctx.Deadline(); ok {
 			stopReadingAt(ctx, deadline, errDeadline)
 		}
-		if d.chatLife > 0 && conn.Spec().Procedure == routeguideconnect.RouteGuideRouteChatProcedure {
-			stopReadingAt(ctx, time.Now().Add(d.chatLife), errMaxAge)
+		if d.maxChatAge > 0 && conn.Spec().Procedure == routeguideconnect.RouteGuideRouteChatProcedure {
+			stopReadingAt(ctx, time.Now().Add(d.maxChatAge), errMaxAge)
 		}
-		// Only now, so that the deadline does not take the place of that of a drain.
+		// Register last: the deadlines above must not replace that of a drain.
 		if !d.add(stream) {
 			return errDraining
 		}
@@ -127,45 +127,27 @@ func (d *drain) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 		case errors.Is(context.Cause(ctx), errDraining) && (err != nil || isHealth(conn.Spec().Procedure)):
 			return errDraining
 		case err == nil:
-			return gone(ctx)
+			return clientGone(ctx)
 		default:
 			return err
 		}
 	}
 }
 
-// gone returns an error if the response of the call that ctx belongs to cannot reach its client any more. A proxy that
-// ends a call for its client may close the client's side in order before it resets the stream, so that a handler sees
-// nothing wrong.
-func gone(ctx context.Context) error {
-	if stream, ok := wire.FromContext(ctx); ok {
-		return canceled(stream.Gone())
-	}
-	return nil
-}
-
-// canceled returns an error of package wire, which may be nil, with its code.
-func canceled(err error) error {
-	if err == nil {
-		return nil
-	}
-	return connect.NewError(connect.CodeCanceled, err)
-}
-
 func (d *drain) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-// stopReading ends the reading of the stream that ctx belongs to with cause.
+// stopReading stops the reading of the stream in ctx with cause.
 func stopReading(ctx context.Context, cause error) {
 	if stream, ok := wire.FromContext(ctx); ok {
-		// An error says that the connection has no read deadlines; then the stream ends when
-		// the client has sent something, or when the connection is closed.
+		// It fails if the connection does not support read deadlines. Then the stream ends when the client
+		// sends something, or when the connection is closed.
 		_ = stream.StopReading(cause)
 	}
 }
 
-// stopReadingAt ends the reading of the stream that ctx belongs to at some time to come.
+// stopReadingAt is stopReading at a deadline.
 func stopReadingAt(ctx context.Context, deadline time.Time, cause error) {
 	if stream, ok := wire.FromContext(ctx); ok {
 		_ = stream.StopReadingAt(deadline, cause) // As in stopReading.

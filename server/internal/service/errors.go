@@ -12,20 +12,21 @@ import (
 	"example.com/routeguide/server/internal/validate"
 )
 
-// codes is the one table from errors to codes, but for those that have a code, which are Connect's
-// own, and for the end of the call's context, see [contextCode].
+// codes is the table from errors to codes. It does not have Connect's own errors, which carry a code, nor the
+// end of the call's context, see [contextCode].
 var codes = []struct {
 	err  error
 	code connect.Code
-	// ofStore marks errors whose texts say what only whoever runs the server should know. A client
-	// is told err, and the log has the whole.
-	ofStore bool
+	// storeFault marks errors whose text may have internal details. The client gets the text of err only, and the
+	// log the full error.
+	storeFault bool
 }{
 	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
 	{chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
 	{chat.ErrStalled, connect.CodeAborted, false},
 	{chat.ErrForgotten, connect.CodeAborted, false},
-	// This one first: an error may say that a note was not kept, and that others may have been.
+	// ErrUnknown comes before ErrUnavailable: an error may wrap both, if one note was not kept and others may
+	// have been.
 	{notes.ErrUnknown, connect.CodeUnknown, true},
 	{notes.ErrClosed, connect.CodeUnavailable, true},
 	{notes.ErrUnavailable, connect.CodeUnavailable, true},
@@ -33,10 +34,10 @@ var codes = []struct {
 	{notes.ErrDamaged, connect.CodeDataLoss, true},
 }
 
-var errInternal = errors.New("something went wrong in the server, whose log says more")
+var errInternal = errors.New("internal error (see the server's log)")
 
-// contextCode returns the code for err if err is the end of the call's own context. An error of the
-// store may wrap context.DeadlineExceeded, too: the store's deadline is not the client's.
+// contextCode returns the code of err if err is the end of the call's own context. An error of the store may wrap
+// context.DeadlineExceeded, too, but for the store's deadline, not the client's.
 func contextCode(ctx context.Context, err error) (connect.Code, bool) {
 	ended := ctx.Err()
 	if ended == nil || !errors.Is(err, ended) && !errors.Is(err, context.Cause(ctx)) {
@@ -48,15 +49,15 @@ func contextCode(ctx context.Context, err error) (connect.Code, bool) {
 	return connect.CodeCanceled, true
 }
 
-// isStoreError returns whether err, which a call has ended with, is a fault of the store or of the server: a
-// client is told only its kind.
+// isStoreError reports whether the error that ended a call is a fault of the store or of the server. The client
+// gets its kind only, without details.
 func isStoreError(ctx context.Context, err error) bool {
 	if err == nil || hasCode(err) {
 		return false
 	}
 	for _, known := range codes {
 		if errors.Is(err, known.err) {
-			return known.ofStore
+			return known.storeFault
 		}
 	}
 	_, invalid := errors.AsType[*validate.Error](err)
@@ -70,7 +71,7 @@ func hasCode(err error) bool {
 	return ok
 }
 
-// code returns the name of the code that err will have for the client.
+// code returns the name of the code that the client gets for err, or "ok".
 func code(ctx context.Context, err error) string {
 	if err == nil {
 		return "ok"
@@ -78,7 +79,7 @@ func code(ctx context.Context, err error) string {
 	return connect.CodeOf(coded(ctx, err)).String()
 }
 
-// coded returns err, which a call has ended with, as the client will see it.
+// coded returns the error for the client, with a code, of a call that ended with err.
 func coded(ctx context.Context, err error) error {
 	if err == nil || hasCode(err) {
 		return err
@@ -97,7 +98,8 @@ func coded(ctx context.Context, err error) error {
 	return connect.NewError(connect.CodeInternal, errInternal)
 }
 
-// invalidArgument returns an error that names the field to blame, in its text and in a detail.
+// invalidArgument returns an INVALID_ARGUMENT error that names the invalid field in its text and in a
+// BadRequest detail.
 func invalidArgument(invalid *validate.Error) error {
 	coded := connect.NewError(connect.CodeInvalidArgument, invalid)
 	detail, err := connect.NewErrorDetail(&errdetails.BadRequest{

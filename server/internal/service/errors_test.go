@@ -14,18 +14,19 @@ import (
 	"example.com/routeguide/server/internal/validate"
 )
 
-func TestCodedHasOneCodeForEachError(t *testing.T) {
+// coded maps each error to one code, and isStoreError says whether the store is at fault.
+func TestCodedAndIsStoreErrorOfEachError(t *testing.T) {
 	t.Parallel()
 	open := context.Background()
 	cancelled, cancel := context.WithCancel(open)
 	cancel()
-	late, cancelLate := context.WithTimeout(open, 0)
-	defer cancelLate()
+	expired, cancelExpired := context.WithTimeout(open, 0)
+	defer cancelExpired()
 	cause := errors.New("the cause")
 	caused, cancelCaused := context.WithCancelCause(open)
 	cancelCaused(cause)
 	for _, test := range []struct {
-		ctx   context.Context //nolint:containedctx // It is what is tested.
+		ctx   context.Context //nolint:containedctx // An input of the test case.
 		err   error
 		want  connect.Code
 		store bool
@@ -37,13 +38,13 @@ func TestCodedHasOneCodeForEachError(t *testing.T) {
 		{open, fmt.Errorf("%w: full", notes.ErrNoRoom), connect.CodeResourceExhausted, true},
 		{open, notes.ErrClosed, connect.CodeUnavailable, true},
 		{open, fmt.Errorf("%w: a file", notes.ErrDamaged), connect.CodeDataLoss, true},
-		// A context that has ended is the call's, or the error is no matter of the call's.
+		// A context error is the client's only if the call's own context has ended.
 		{open, context.DeadlineExceeded, connect.CodeInternal, true},
 		{open, context.Canceled, connect.CodeInternal, true},
 		{open, io.ErrUnexpectedEOF, connect.CodeInternal, true},
 		{cancelled, context.Canceled, connect.CodeCanceled, false},
 		{cancelled, context.DeadlineExceeded, connect.CodeInternal, true},
-		{late, fmt.Errorf("read: %w", context.DeadlineExceeded), connect.CodeDeadlineExceeded, false},
+		{expired, fmt.Errorf("read: %w", context.DeadlineExceeded), connect.CodeDeadlineExceeded, false},
 		{caused, cause, connect.CodeCanceled, false},
 		{cancelled, fmt.Errorf("%w: %w", notes.ErrUnknown, context.Canceled), connect.CodeUnknown, true},
 		{open, chat.ErrStalled, connect.CodeAborted, false},
@@ -58,7 +59,7 @@ func TestCodedHasOneCodeForEachError(t *testing.T) {
 			t.Errorf("%v, with a context that has ended with %v: got the code %v, want %v", test.err, test.ctx.Err(), got, test.want)
 		}
 		if got := isStoreError(test.ctx, test.err); got != test.store {
-			t.Errorf("%v, with a context that has ended with %v: is an error of the store: %v", test.err, test.ctx.Err(), got)
+			t.Errorf("%v, with a context that has ended with %v: isStoreError returns %v", test.err, test.ctx.Err(), got)
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 )
 
-// explain gives a clear error, in the protocol that was spoken, to the requests that Connect and
-// procedures turn away with a bare status.
+// explain is a middleware that adds an error, in the protocol of the request, to responses of Connect and
+// procedures that have an HTTP error status only.
 func explain(procedures procedures, next http.Handler) http.Handler {
 	errorWriter := connect.NewErrorWriter()
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
@@ -20,21 +20,22 @@ func explain(procedures procedures, next http.Handler) http.Handler {
 	})
 }
 
+// explainer is a response writer that replaces bare error statuses.
 type explainer struct {
 	http.ResponseWriter
 
 	request     *http.Request
 	procedures  procedures
 	errorWriter *connect.ErrorWriter
-	explained   bool
+	explained   bool // an explanation was written; drop the original body
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap implements the interface of [http.ResponseController].
 func (e *explainer) Unwrap() http.ResponseWriter {
 	return e.ResponseWriter
 }
 
-// Flush is for Connect, which does not look for it through Unwrap.
+// Flush implements [http.Flusher] for Connect, which does not call Unwrap.
 func (e *explainer) Flush() {
 	if flusher, ok := e.ResponseWriter.(http.Flusher); ok {
 		flusher.Flush()
@@ -43,7 +44,7 @@ func (e *explainer) Flush() {
 
 func (e *explainer) Write(body []byte) (int, error) {
 	if e.explained {
-		return len(body), nil // It is the text that explanation has taken the place of.
+		return len(body), nil // The explanation replaces this body.
 	}
 	return e.ResponseWriter.Write(body)
 }
@@ -56,13 +57,13 @@ func (e *explainer) WriteHeader(status int) {
 	}
 	e.explained = true
 	err := connect.NewError(codeOfStatus(status), reason)
-	// An error of writing is one of the connection, and nobody is left to hear of it.
+	// It fails only if the connection does, and then the client is gone.
 	_ = e.errorWriter.Write(&withStatus{ResponseWriter: e.ResponseWriter, status: status}, e.request, err)
 }
 
-// codeOfStatus returns the code that clients give to a response which has an HTTP status and nothing else: the same in
-// gRPC, gRPC-Web and Connect (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md,
-// https://connectrpc.com/docs/protocol#http-to-error-code). An explanation must not change it.
+// codeOfStatus returns the code that clients derive from a bare HTTP status. It is the same in gRPC, gRPC-Web and
+// Connect (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md,
+// https://connectrpc.com/docs/protocol#http-to-error-code). An explanation must not change the code.
 func codeOfStatus(status int) connect.Code {
 	if status == http.StatusNotFound {
 		return connect.CodeUnimplemented
@@ -70,8 +71,8 @@ func codeOfStatus(status int) connect.Code {
 	return connect.CodeUnknown
 }
 
-// reason returns why a request was turned away with status, or nil if status is not about that, or
-// comes with an explanation.
+// reason returns the error that explains status, or nil if status is not a rejection of the request, or if the
+// response already carries an explanation.
 func (e *explainer) reason(status int) error {
 	header := e.Header()
 	if contentType := header.Get("Content-Type"); contentType != "" && !strings.HasPrefix(contentType, "text/plain") {
@@ -80,30 +81,30 @@ func (e *explainer) reason(status int) error {
 	path := e.request.URL.Path
 	switch status {
 	case http.StatusNotFound:
-		example := "calls go to /<service>/<method>, such as " + routeguideconnect.RouteGuideGetFeatureProcedure
+		hint := "paths are /<service>/<method>, such as " + routeguideconnect.RouteGuideGetFeatureProcedure
 		if cleaned := pathpkg.Clean(path); cleaned != path && e.procedures[cleaned] != nil {
-			example = "did you mean " + cleaned + "?"
+			hint = "did you mean " + cleaned + "?"
 		}
-		return fmt.Errorf("there is nothing at %s: %s", path, example)
+		return fmt.Errorf("no method at %s: %s", path, hint)
 	case http.StatusMethodNotAllowed:
-		return fmt.Errorf("%s does not take %s: it takes %s", path, e.request.Method, header.Get("Allow"))
+		return fmt.Errorf("%s does not allow %s (allowed: %s)", path, e.request.Method, header.Get("Allow"))
 	case http.StatusUnsupportedMediaType:
 		if e.request.Method == http.MethodGet {
-			return fmt.Errorf("%s by GET needs the query ?encoding=json&message=..., or encoding=proto, and no body", path)
+			return fmt.Errorf("GET %s needs a query ?encoding=json&message=... (or encoding=proto) and no body", path)
 		}
-		return fmt.Errorf("%s does not take the content type %q: it takes %s",
+		return fmt.Errorf("%s does not accept content type %q (accepted: %s)",
 			path, e.request.Header.Get("Content-Type"), header.Get("Accept-Post"))
 	case http.StatusHTTPVersionNotSupported:
-		return fmt.Errorf("%s is a bidirectional stream, which needs HTTP/2, and this is %s: "+
-			"without TLS, use HTTP/2 with prior knowledge on this same port (curl --http2-prior-knowledge)",
+		return fmt.Errorf("%s is a bidirectional stream and needs HTTP/2, but the request is %s "+
+			"(without TLS, use HTTP/2 with prior knowledge on the same port: curl --http2-prior-knowledge)",
 			path, e.request.Proto)
 	default:
 		return nil
 	}
 }
 
-// withStatus replaces the HTTP status of an error. The protocols that carry errors in a response that is OK for HTTP
-// keep that: gRPC, gRPC-Web and Connect's streams.
+// withStatus replaces the HTTP status of an error response. It keeps 200 OK, with which gRPC, gRPC-Web and
+// Connect's streams carry errors.
 type withStatus struct {
 	http.ResponseWriter
 

@@ -17,7 +17,7 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// Whatever comes on a connection, the server goes on.
+// FuzzConnection sends arbitrary bytes on a connection. The server must still serve other connections.
 func FuzzConnection(f *testing.F) {
 	var chat bytes.Buffer
 	framer := http2.NewFramer(&chat, nil)
@@ -34,10 +34,10 @@ func FuzzConnection(f *testing.F) {
 	if err := errors.Join(
 		framer.WriteSettings(),
 		framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}),
-		framer.WriteData(1, false, frame([]byte{0x0a, 0})),
+		framer.WriteData(1, false, envelope([]byte{0x0a, 0})),
 		framer.WritePing(false, [8]byte{1}),
 		framer.WriteWindowUpdate(1, 5),
-		framer.WriteData(1, true, frame([]byte{0x0a, 2, 8, 1})),
+		framer.WriteData(1, true, envelope([]byte{0x0a, 2, 8, 1})),
 	); err != nil {
 		f.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func FuzzConnection(f *testing.F) {
 			t.Fatal(err)
 		}
 		if preface {
-			_, _ = io.WriteString(conn, http2.ClientPreface) // The server may not take all of it.
+			_, _ = io.WriteString(conn, http2.ClientPreface) // The server may close the connection first.
 		}
 		_, _ = conn.Write(sent)
 		if half, ok := conn.(*net.TCPConn); ok {
@@ -68,7 +68,7 @@ func FuzzConnection(f *testing.F) {
 		}
 		_, _ = io.Copy(io.Discard, conn)
 		if _, err := client.GetFeature(t.Context(), point(1, 1)); err != nil {
-			t.Errorf("the server does not answer any more: %v", err)
+			t.Errorf("the server does not answer: %v", err)
 		}
 	})
 }

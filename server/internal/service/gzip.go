@@ -8,34 +8,34 @@ import (
 	"connectrpc.com/connect"
 )
 
-var errUnpacked = errors.New("it is longer when it is unpacked")
+var errTooLarge = errors.New("decompressed message exceeds the size limit")
 
-// withGzip is Connect's gzip, but that it unpacks no more of a message than what is allowed. Connect by itself
-// unpacks all of it, to say how long it is: of a few kilobytes that can be gigabytes.
-func withGzip(most int) connect.HandlerOption {
+// withGzip is Connect's gzip with a limit on the decompressed size, in bytes; 0 is no limit. Connect alone
+// decompresses the whole message to report its length: a few kilobytes can become gigabytes.
+func withGzip(limit int) connect.HandlerOption {
 	return connect.WithCompression("gzip",
-		func() connect.Decompressor { return &limitedGzip{most: int64(most)} },
+		func() connect.Decompressor { return &limitedGzip{limit: int64(limit)} },
 		func() connect.Compressor { return gzip.NewWriter(io.Discard) },
 	)
 }
 
-// limitedGzip fails once it has unpacked more than what is allowed.
+// limitedGzip fails once it has decompressed more than limit bytes.
 type limitedGzip struct {
 	gzip.Reader
 
-	most, unpacked int64
+	limit, decompressed int64 // bytes
 }
 
 func (g *limitedGzip) Reset(from io.Reader) error {
-	g.unpacked = 0
+	g.decompressed = 0
 	return g.Reader.Reset(from)
 }
 
 func (g *limitedGzip) Read(p []byte) (int, error) {
-	if g.most > 0 && g.unpacked > g.most {
-		return 0, errUnpacked
+	if g.limit > 0 && g.decompressed > g.limit {
+		return 0, errTooLarge
 	}
 	n, err := g.Reader.Read(p)
-	g.unpacked += int64(n)
+	g.decompressed += int64(n)
 	return n, err
 }

@@ -13,8 +13,8 @@ import (
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 )
 
-// Health is the health of a server: SERVING while its store takes notes and the server is not shutting down. It is made
-// before the store and the [Service], which both have a part in it. Its methods may be called concurrently.
+// Health is the health of a server: SERVING while its store takes notes and the server is not shutting down. Create it
+// before the store and the [Service]: both report to it. Its methods may be called concurrently.
 type Health struct {
 	checker *grpchealth.StaticChecker
 	logger  *slog.Logger
@@ -79,8 +79,8 @@ func (h *Health) update() {
 	}
 }
 
-// addHealth adds the gRPC health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md). Package
-// grpchealth has no List, and its Watch fails for an unknown service.
+// addHealth adds the gRPC health service (https://github.com/grpc/grpc/blob/master/doc/health-checking.md). It
+// adds List, which grpchealth lacks, and a Watch that accepts unknown services.
 func addHealth(procedures procedures, checker *grpchealth.StaticChecker, options ...connect.HandlerOption) {
 	procedures.add("Check")(grpchealth.NewHandler(checker, options...))
 	procedures.add("Watch")(grpchealth.NewHandler(watcher{checker}, options...))
@@ -98,10 +98,11 @@ func addHealth(procedures procedures, checker *grpchealth.StaticChecker, options
 	}, options...)
 }
 
-// healthServices are the services whose health is known. The empty name is the server.
+// healthServices are the names of the services with a health status. The empty name is the whole server.
 var healthServices = []string{"", routeguideconnect.RouteGuideName}
 
-// watcher is a checker for Watch, which answers SERVICE_UNKNOWN where Check fails with NOT_FOUND, and goes on.
+// watcher is the checker for Watch: for an unknown service it reports SERVICE_UNKNOWN and goes on, where Check
+// fails with NOT_FOUND.
 type watcher struct{ *grpchealth.StaticChecker }
 
 // Check implements [grpchealth.Checker].
@@ -113,7 +114,7 @@ func (w watcher) Check(ctx context.Context, request *grpchealth.CheckRequest) (*
 	return response, err
 }
 
-// Watch implements [grpchealth.Watcher]. An unknown service stays unknown.
+// Watch implements [grpchealth.Watcher]. The status of an unknown service never changes.
 func (w watcher) Watch(ctx context.Context, request *grpchealth.CheckRequest, onChange func()) (stop func(), err error) {
 	stop, err = w.StaticChecker.Watch(ctx, request, onChange)
 	if connect.CodeOf(err) == connect.CodeNotFound {

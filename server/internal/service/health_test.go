@@ -14,7 +14,7 @@ import (
 	"example.com/routeguide/server/internal/service"
 )
 
-// newHTTP2 returns a client of HTTP/2 in clear.
+// newHTTP2 returns an h2c client.
 func newHTTP2(t *testing.T) *http.Client {
 	t.Helper()
 	var protocols http.Protocols
@@ -24,9 +24,9 @@ func newHTTP2(t *testing.T) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// Watch of an unknown service answers SERVICE_UNKNOWN and goes on, while Check fails with NOT_FOUND
+// For an unknown service, Watch reports SERVICE_UNKNOWN and goes on, while Check fails with NOT_FOUND
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
-func TestHealthWatchOfAnUnknownServiceGoesOn(t *testing.T) {
+func TestHealthWatchUnknownService(t *testing.T) {
 	t.Parallel()
 	url, running := start(t, notes.NewMemory())
 	caller := newHTTP2(t)
@@ -40,7 +40,7 @@ func TestHealthWatchOfAnUnknownServiceGoesOn(t *testing.T) {
 		if !watch.Receive() || watch.Msg().GetStatus() != healthv1.HealthCheckResponse_SERVICE_UNKNOWN {
 			t.Fatalf("got %v, %v, want SERVICE_UNKNOWN", watch.Msg(), watch.Err())
 		}
-		// It has not ended: what ends it is the drain.
+		// The watch is still open: only the drain ends it.
 		defer func() {
 			if watch.Receive() {
 				t.Errorf("got %v, want nothing more", watch.Msg())

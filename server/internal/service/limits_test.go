@@ -26,26 +26,27 @@ func bounded() service.Options {
 	return service.Options{Chats: chat.Options{Store: notes.NewMemory(), MaxText: maxText}, MessageBytes: maxMessage}
 }
 
-func TestANoteIsAsLongAsItMayBe(t *testing.T) {
+// MaxText bounds the text and the unknown fields of a note, and MessageBytes the whole message, in each codec.
+func TestMaxTextAndMessageBytesBoundNotes(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		text    string
 		unknown int
-		code    connect.Code // 0 if it is taken
+		code    connect.Code // 0 if the note is accepted
 	}{
-		"the longest":                  {strings.Repeat("x", maxText), 0, 0},
-		"the longest, all escapes":     {strings.Repeat("\x01", maxText), 0, 0},
-		"one byte longer":              {strings.Repeat("x", maxText+1), 0, connect.CodeInvalidArgument},
-		"with some unknown fields":     {strings.Repeat("x", maxText), 900, 0},
-		"with too many of them":        {"x", maxText + 1100, connect.CodeInvalidArgument},
-		"longer than a message may be": {strings.Repeat("x", maxMessage), 0, connect.CodeResourceExhausted},
+		"the longest":              {strings.Repeat("x", maxText), 0, 0},
+		"the longest, all escapes": {strings.Repeat("\x01", maxText), 0, 0},
+		"one byte longer":          {strings.Repeat("x", maxText+1), 0, connect.CodeInvalidArgument},
+		"some unknown fields":      {strings.Repeat("x", maxText), 900, 0},
+		"too many unknown fields":  {"x", maxText + 1100, connect.CodeInvalidArgument},
+		"longer than MessageBytes": {strings.Repeat("x", maxMessage), 0, connect.CodeResourceExhausted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, _ := startWith(t, bounded())
 			for codec, option := range map[string]connect.ClientOption{"binary": connect.WithGRPC(), "gzip": connect.WithSendGzip(), "JSON": connect.WithProtoJSON()} {
 				if test.unknown > 0 && codec == "JSON" {
-					continue // JSON has no place for them.
+					continue // JSON cannot encode unknown fields.
 				}
 				long := note(1, test.text)
 				if test.unknown > 0 {
@@ -63,23 +64,24 @@ func TestANoteIsAsLongAsItMayBe(t *testing.T) {
 	}
 }
 
-// never is a store that takes notes and settles none until it is let.
-type never struct {
+// blockedStore is a store that settles no note until unblock is closed.
+type blockedStore struct {
 	notes.Store
 
-	let chan struct{}
+	unblock chan struct{}
 }
 
-func (n *never) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+func (s *blockedStore) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
 	go func() {
-		<-n.let
-		n.Store.Append(ctx, at, note, ticket)
+		<-s.unblock
+		s.Store.Append(ctx, location, note, ticket)
 	}()
 }
 
-func TestTheChatWithTheMostPendingRepliesIsEnded(t *testing.T) {
+// Over MaxPendingInAll, the chat with the most pending replies is ended, and others go on.
+func TestMaxPendingInAllEndsLargestChat(t *testing.T) {
 	t.Parallel()
-	store := &never{notes.NewMemory(), make(chan struct{})}
+	store := &blockedStore{notes.NewMemory(), make(chan struct{})}
 	options := bounded()
 	options.Chats.Store, options.Chats.MaxPendingInAll = store, 100
 	url, running := startWith(t, options)
@@ -105,7 +107,7 @@ func TestTheChatWithTheMostPendingRepliesIsEnded(t *testing.T) {
 	for running.Counts().Shed == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	close(store.let)
+	close(store.unblock)
 	for err == nil {
 		_, err = large.Receive()
 	}
@@ -120,8 +122,9 @@ func TestTheChatWithTheMostPendingRepliesIsEnded(t *testing.T) {
 	}
 }
 
-// The chat that has the most pending replies cannot be told so, if its client does not read.
-func TestAChatWhoseClientDoesNotReadIsEndedToo(t *testing.T) {
+// The chat with the most pending replies is ended even if its client is a slow consumer, which does not read
+// the error.
+func TestMaxPendingInAllEndsChatOfSlowConsumer(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.Chats.MaxPendingInAll = 1000
@@ -140,18 +143,19 @@ func TestAChatWhoseClientDoesNotReadIsEndedToo(t *testing.T) {
 		_, err = stream.Receive()
 	}
 	if errors.Is(err, io.EOF) {
-		t.Error("the chat ended well")
+		t.Error("the chat ended without an error")
 	}
 	_ = stream.CloseResponse()
 }
 
-func TestAClientLeavesNotesAtItsPace(t *testing.T) {
+// NotesPerSecond is the rate of a token bucket with a burst of ten seconds' worth.
+func TestNotesPerSecondLimitsRateOfClient(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.NotesPerSecond = 5
 	url, _ := startWith(t, options)
 	start := time.Now()
-	sent := make([]*routeguide.RouteNote, 53) // Ten seconds' worth at once, and three more.
+	sent := make([]*routeguide.RouteNote, 53) // The burst, and three more.
 	for i := range sent {
 		sent[i] = note(int32(i), "")
 	}

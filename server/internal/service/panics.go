@@ -10,19 +10,19 @@ import (
 	"connectrpc.com/connect"
 )
 
-// panics makes an error of a panic in a handler, and counts and logs it.
+// panics turns panics of handlers into errors, and counts and logs them.
 type panics struct {
 	logger *slog.Logger
-	count  atomic.Int64
+	count  atomic.Int64 // number of panics so far
 }
 
-// recover is for [connect.WithRecover].
+// recover is the callback for [connect.WithRecover].
 func (p *panics) recover(ctx context.Context, spec connect.Spec, _ http.Header, value any) error {
-	p.note(ctx, spec.Procedure, value, debug.Stack())
+	p.record(ctx, spec.Procedure, value, debug.Stack())
 	return connect.NewError(connect.CodeInternal, errInternal)
 }
 
-func (p *panics) note(ctx context.Context, procedure string, value any, stack []byte) {
+func (p *panics) record(ctx context.Context, procedure string, value any, stack []byte) {
 	p.count.Add(1)
 	p.logger.ErrorContext(ctx, "panic in a call", "procedure", procedure, "panic", value, "stack", string(stack))
 }

@@ -13,21 +13,22 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// broken panics when it is read.
+// broken is a store that panics on reads.
 type broken struct{ notes.Store }
 
 func (broken) Range(context.Context, notes.Location, notes.Span) iter.Seq2[[]notes.Note, error] {
 	panic("broken")
 }
 
-// careless panics when it is written.
+// careless is a store that panics on writes.
 type careless struct{ notes.Store }
 
 func (careless) Append(context.Context, notes.Location, notes.Note, notes.Ticket) {
 	panic("careless")
 }
 
-func TestAPanicEndsOneCall(t *testing.T) {
+// A panic ends its call with INTERNAL, without details. It is counted and logged, and the server goes on.
+func TestPanicEndsOnlyItsCall(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string]notes.Store{"broken": broken{notes.NewMemory()}, "careless": careless{notes.NewMemory()}} {
 		var log bytes.Buffer
@@ -38,7 +39,7 @@ func TestAPanicEndsOneCall(t *testing.T) {
 		_, err := chatOf(t.Context(), client, note(1, "secret"))
 		checkCode(t, err, connect.CodeInternal)
 		if strings.Contains(err.Error(), name) {
-			t.Errorf("the client is told %v", err)
+			t.Errorf("the client gets %v", err)
 		}
 		if _, err := client.GetFeature(t.Context(), point(1, 1)); err != nil {
 			t.Errorf("after a panic: %v", err)

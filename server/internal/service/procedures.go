@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// procedures routes requests by their exact paths, /<service>/<method>. [http.ServeMux] would answer other forms of a
-// path, such as //<service>/<method>, with a redirect, which no RPC client can make sense of.
+// procedures routes requests by exact path, /<service>/<method>. [http.ServeMux] redirects other forms of a path,
+// such as //<service>/<method>, and RPC clients do not follow redirects.
 type procedures map[string]http.Handler
 
 func (p procedures) ServeHTTP(response http.ResponseWriter, request *http.Request) {
@@ -18,7 +18,8 @@ func (p procedures) ServeHTTP(response http.ResponseWriter, request *http.Reques
 	http.NotFound(response, request)
 }
 
-// add adds a service's methods. The other two parameters are what Connect's generated code, and packages like it, return.
+// add returns a function that adds a service's methods. Its parameters are the results of the constructors that
+// Connect generates, and of packages like grpchealth.
 func (p procedures) add(methods ...string) func(path string, handler http.Handler) {
 	return func(path string, handler http.Handler) {
 		for _, method := range methods {

@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// maxRefusals is how many refusals may be on their way to clients at once, and clientRefusals to one.
+	// maxRefusals is the quota of refusals in flight, and clientRefusals that of one client.
 	maxRefusals    = 100
 	clientRefusals = 10
 )
 
-// quotas bound what clients may hold at once.
+// quotas bound the resources that clients hold at once, in total and per client.
 type quotas struct {
-	// health is for questions about it: who asks them is to get an answer when there are too many calls.
+	// Calls in flight. Health checks have their own quota, so that they are answered when calls are over theirs.
 	chats, calls, health, refusals *clientlimit.Quota
-	// arriving is for the bytes of messages that have begun to arrive.
+	// arriving counts the bytes of long messages that have arrived in part.
 	arriving *clientlimit.Quota
 	refused  atomic.Int64
 }
@@ -41,8 +41,8 @@ func newQuotas(options Options) *quotas {
 	}
 }
 
-// admit lets only so many chats, and other calls, in. A call counts until next has written all of its answer.
-// Refusals go by written.
+// admit acquires the quota of a call, and releases it once next has written the whole response. A call over its
+// quota gets a refusal, written through written.
 func (q *quotas) admit(next http.Handler, written func(http.Handler) http.Handler) http.Handler {
 	errorWriter := connect.NewErrorWriter()
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
@@ -55,16 +55,16 @@ func (q *quotas) admit(next http.Handler, written func(http.Handler) http.Handle
 		}
 		refusal := q.refuse(what, err)
 		if q.refusals.Acquire(request.RemoteAddr, 1) != nil {
-			panic(http.ErrAbortHandler) // That resets the stream: many are refused, and do not take it.
+			panic(http.ErrAbortHandler) // Resets the stream: too many refusals wait for their clients to read them.
 		}
 		defer q.refusals.Release(request.RemoteAddr, 1)
 		written(http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-			_ = errorWriter.Write(response, request, refusal) // Nobody is left to hear of an error.
+			_ = errorWriter.Write(response, request, refusal) // It fails only if the connection does, and then the client is gone.
 		})).ServeHTTP(response, request)
 	})
 }
 
-// of returns the quota of calls to a path, and what they are called.
+// of returns the quota of calls to a path, and its name for error texts.
 func (q *quotas) of(path string) (*clientlimit.Quota, string) {
 	switch {
 	case path == routeguideconnect.RouteGuideRouteChatProcedure:
@@ -76,12 +76,12 @@ func (q *quotas) of(path string) (*clientlimit.Quota, string) {
 	}
 }
 
-// isHealth returns whether a call to a path asks about health.
+// isHealth reports whether a call to the path is a health check.
 func isHealth(path string) bool {
 	return strings.HasPrefix(path, "/"+grpchealth.HealthV1ServiceName+"/")
 }
 
-// refuse counts what a quota has refused, and returns it as the client is told it.
+// refuse counts a call or message over its quota, and returns the error for the client.
 func (q *quotas) refuse(what string, refused error) error {
 	q.refused.Add(1)
 	text := "this server holds as many " + what + " as it can: try again later"

@@ -14,7 +14,7 @@ import (
 	"example.com/routeguide/internal/rawhttp2"
 )
 
-func TestTooManyChats(t *testing.T) {
+func TestMaxChatsRefusesChat(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.MaxChats = 1
@@ -26,7 +26,8 @@ func TestTooManyChats(t *testing.T) {
 	_, _ = first.CloseRequest(), first.CloseResponse()
 }
 
-func TestTooManyCalls(t *testing.T) {
+// MaxCalls refuses calls, and does not count chats.
+func TestMaxCallsRefusesCall(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.MaxCalls = 2
@@ -64,8 +65,8 @@ func TestTooManyCalls(t *testing.T) {
 	}
 }
 
-// A call counts until its client has taken the answer.
-func TestACallCountsUntilItsAnswerIsTaken(t *testing.T) {
+// A call holds its quota until the client has read the response, or StallTimeout resets the stream.
+func TestMaxCallsCountsCallUntilResponseIsRead(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.MaxCalls, options.StallTimeout = 2, 5*time.Second
@@ -103,7 +104,7 @@ func TestACallCountsUntilItsAnswerIsTaken(t *testing.T) {
 	}
 }
 
-func TestAClientHasItsShare(t *testing.T) {
+func TestClientShareRefusesChat(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.MaxChats, options.ClientShare = 4, 0.25
@@ -116,4 +117,36 @@ func TestAClientHasItsShare(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	_, _ = first.CloseRequest(), first.CloseResponse()
+}
+
+// Chats and refusals release their quota: more of them arrive one after another than the quotas hold at once.
+func TestQuotaIsReleased(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.MaxChats = 1
+	url, running := startWith(t, options)
+	client := dial(t, url)
+	open := openChat(t, client)
+	const refused = 120 // Above the quotas of refusals in flight: 10 for a client, 100 in total.
+	for range refused {
+		_, err := chatOf(t.Context(), client, note(1, "b"))
+		checkCode(t, err, connect.CodeResourceExhausted)
+		if err == nil || !strings.Contains(err.Error(), "as many chats as it can") {
+			t.Fatalf("the error is %v", err)
+		}
+	}
+	if got := running.Refused(); got != refused {
+		t.Errorf("%d chats were refused, want %d", got, refused)
+	}
+	_, _ = open.CloseRequest(), open.CloseResponse()
+	for range 3 {
+		// The chat before releases its quota when its handler returns, shortly after its client sees the end.
+		_, err := chatOf(t.Context(), client, note(1, "c"))
+		for deadline := time.Now().Add(30 * time.Second); connect.CodeOf(err) == connect.CodeResourceExhausted && time.Now().Before(deadline); {
+			_, err = chatOf(t.Context(), client, note(1, "c"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }

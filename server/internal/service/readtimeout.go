@@ -11,10 +11,10 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-var errRequestTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.New("the request was begun, and did not arrive in time"))
+var errRequestTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.New("read request: timed out before it arrived in full"))
 
-// withRequestTimeout ends the reading of a request that has not arrived whole in time. Those RPCs are left alone in
-// which a client may send messages for as long as it likes.
+// withRequestTimeout stops the reading of a request that has not arrived in full before the timeout. It does not
+// apply to RouteChat and RecordRoute, which read messages for as long as the client sends them.
 func withRequestTimeout(timeout time.Duration, next http.Handler) http.Handler {
 	if timeout == 0 {
 		return next
@@ -24,7 +24,7 @@ func withRequestTimeout(timeout time.Duration, next http.Handler) http.Handler {
 		case routeguideconnect.RouteGuideRouteChatProcedure, routeguideconnect.RouteGuideRecordRouteProcedure:
 		default:
 			if stream, ok := wire.FromContext(request.Context()); ok {
-				// An error says that the connection has no read deadlines, and then it has no timeouts.
+				// It fails if the connection does not support read deadlines; then there is no timeout.
 				_ = stream.SetRequestDeadline(time.Now().Add(timeout), errRequestTimeout)
 			}
 		}

@@ -1,12 +1,15 @@
 package service_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -16,12 +19,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/server/internal/service"
 )
 
-// rawChat begins a chat by hand and sends some bytes of it. It returns the code that the server ends the chat with, as
-// gRPC numbers it, and the text.
+// rawChat opens a chat without a client library and sends some bytes. It returns the gRPC number of the code
+// that ends the chat, and the error text.
 func rawChat(ctx context.Context, url, contentType string, sent []byte) (code, text string, err error) {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -34,7 +39,7 @@ func rawChat(ctx context.Context, url, contentType string, sent []byte) (code, t
 	}
 	request.Header.Set("Content-Type", contentType)
 	var writing sync.WaitGroup
-	writing.Go(func() { _, _ = write.Write(sent) }) // An error says that the chat has ended.
+	writing.Go(func() { _, _ = write.Write(sent) }) // It fails once the chat has ended.
 	defer writing.Wait()
 	defer write.Close()
 	response, err := transport.RoundTrip(request)
@@ -42,7 +47,7 @@ func rawChat(ctx context.Context, url, contentType string, sent []byte) (code, t
 		return "", "", err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
+	got, err := io.ReadAll(response.Body)
 	if err != nil {
 		return "", "", err
 	}
@@ -56,31 +61,32 @@ func rawChat(ctx context.Context, url, contentType string, sent []byte) (code, t
 			Message string
 		}
 	}
-	if err := json.Unmarshal(answer[5:], &end); err != nil {
-		return "", "", fmt.Errorf("%q: %w", answer, err)
+	if err := json.Unmarshal(got[5:], &end); err != nil {
+		return "", "", fmt.Errorf("%q: %w", got, err)
 	}
 	return strconv.Itoa(int(end.Error.Code)), end.Error.Message, nil
 }
 
-// started returns the prefix of a message of some length, and some bytes of it.
-func started(length uint32, some int) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{0}, length), make([]byte, some)...)
+// partialEnvelope returns the prefix of a message of length bytes, and the first bytes of the message.
+func partialEnvelope(length uint32, sent int) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, length), make([]byte, sent)...)
 }
 
-func TestAMessageArrivesInTime(t *testing.T) {
+// RequestTimeout bounds each message of a chat, but not the silence between messages.
+func TestRequestTimeoutAppliesToChatMessages(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.RequestTimeout = 100 * time.Millisecond
 	url, _ := startWith(t, options)
 	for _, contentType := range []string{"application/grpc", "application/connect+proto", "application/connect+json"} {
 		for _, length := range []uint32{100, 100_000} {
-			code, text, err := rawChat(t.Context(), url, contentType, started(length, 50))
-			if code != "4" || !strings.Contains(text, "did not arrive in time") || err != nil {
-				t.Errorf("%s: a message of %d bytes that stops after 50 ends with %s, %q, %v, want DEADLINE_EXCEEDED, and that it is late", contentType, length, code, text, err)
+			code, text, err := rawChat(t.Context(), url, contentType, partialEnvelope(length, 50))
+			if code != "4" || !strings.Contains(text, "timed out before it arrived") || err != nil {
+				t.Errorf("%s: a message of %d bytes that stops after 50 ends with %s, %q, %v, want DEADLINE_EXCEEDED and a timeout", contentType, length, code, text, err)
 			}
 		}
 	}
-	// There may be silence between messages.
+	// Idle time between messages is not bounded.
 	options.RequestTimeout = 2 * time.Second // A long message takes a while on a busy machine.
 	url, _ = startWith(t, options)
 	client := dial(t, url)
@@ -105,28 +111,30 @@ func TestAMessageArrivesInTime(t *testing.T) {
 	_ = stream.CloseResponse()
 }
 
-func TestAMessageThatIsTooLongIsNotWaitedFor(t *testing.T) {
+// A message over MessageBytes is refused as soon as its prefix has arrived.
+func TestMessageBytesRefusesLongMessageAtItsPrefix(t *testing.T) {
 	t.Parallel()
 	url, _ := startWith(t, bounded())
 	for _, contentType := range []string{"application/grpc", "application/connect+json"} {
-		if code, _, err := rawChat(t.Context(), url, contentType, started(1<<32-1, 10)); code != "8" || err != nil {
-			t.Errorf("%s: 4 GiB that have begun end with %s, %v, want RESOURCE_EXHAUSTED", contentType, code, err)
+		if code, _, err := rawChat(t.Context(), url, contentType, partialEnvelope(1<<32-1, 10)); code != "8" || err != nil {
+			t.Errorf("%s: the start of a message of 4 GiB ends with %s, %v, want RESOURCE_EXHAUSTED", contentType, code, err)
 		}
 	}
 }
 
-func TestOnlySoMuchMayBeOnItsWay(t *testing.T) {
+// Long notes that have arrived in part count against ArrivingBytes until they end. Short notes do not.
+func TestArrivingBytesBoundsPartialNotes(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.ArrivingBytes = 150_000
 	url, running := startWith(t, options)
 	ctx, cancel := context.WithCancel(t.Context())
-	var half sync.WaitGroup
-	half.Go(func() { _, _, _ = rawChat(ctx, url, "application/grpc", started(100_000, 50_000)) })
+	var partial sync.WaitGroup
+	partial.Go(func() { _, _, _ = rawChat(ctx, url, "application/grpc", partialEnvelope(100_000, 50_000)) })
 	for running.Arriving() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	code, _, err := rawChat(t.Context(), url, "application/grpc", started(100_000, 50_000))
+	code, _, err := rawChat(t.Context(), url, "application/grpc", partialEnvelope(100_000, 50_000))
 	if code != "8" || err != nil {
 		t.Errorf("a second long message ends with %s, %v, want RESOURCE_EXHAUSTED", code, err)
 	}
@@ -135,7 +143,7 @@ func TestOnlySoMuchMayBeOnItsWay(t *testing.T) {
 		t.Errorf("a short note meanwhile: %v", err)
 	}
 	cancel()
-	half.Wait()
+	partial.Wait()
 	for running.Arriving() > 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -144,7 +152,8 @@ func TestOnlySoMuchMayBeOnItsWay(t *testing.T) {
 	}
 }
 
-func TestARequestArrivesInTime(t *testing.T) {
+// RequestTimeout bounds unary requests, over HTTP/1.1 and HTTP/2, and does not bound a chat.
+func TestRequestTimeoutAppliesToUnaryRequest(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.RequestTimeout = 100 * time.Millisecond
@@ -174,11 +183,11 @@ func TestARequestArrivesInTime(t *testing.T) {
 				t.Errorf("HTTP/%d: half a request is OK", major)
 			}
 		}
-		_ = write.CloseWithError(errors.New("over"))
+		_ = write.CloseWithError(errors.New("end of test"))
 		<-written
 		transport.CloseIdleConnections()
 	}
-	// Nor is one waited for that nobody reads.
+	// The server does not wait for the body of a request that no handler reads.
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -190,10 +199,10 @@ func TestARequestArrivesInTime(t *testing.T) {
 	if _, err := io.WriteString(conn, "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 404 ") {
-		t.Errorf("half a request to nowhere: got %.20q, %v", answer, err)
+	if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 404 ") {
+		t.Errorf("half a request to an unknown path: got %.20q, %v", got, err)
 	}
-	// A chat takes its time.
+	// A chat may last for longer than RequestTimeout.
 	client := dial(t, url)
 	stream, err := client.RouteChat(t.Context())
 	if err != nil {
@@ -209,4 +218,99 @@ func TestARequestArrivesInTime(t *testing.T) {
 		time.Sleep(250 * time.Millisecond)
 	}
 	_, _ = stream.CloseRequest(), stream.CloseResponse()
+}
+
+// startWithShortTimeout serves RouteGuide with a RequestTimeout of 100 ms.
+func startWithShortTimeout(t *testing.T) (url string, running *service.Service) {
+	t.Helper()
+	options := bounded()
+	options.RequestTimeout = 100 * time.Millisecond
+	return startWith(t, options)
+}
+
+// awaitTimeout sends a part of a request and waits until it times out. Calls that were open before have then
+// lasted for RequestTimeout, too.
+func awaitTimeout(t *testing.T, url string) {
+	t.Helper()
+	body, write := io.Pipe()
+	defer write.Close()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+routeguideconnect.RouteGuideGetFeatureProcedure, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := newHTTP2(t).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(response.Body)
+	_ = response.Body.Close()
+	if err != nil || !bytes.Contains(got, []byte(connect.CodeDeadlineExceeded.String())) {
+		t.Fatalf("a request that does not arrive gets %q, %v", got, err)
+	}
+}
+
+// RecordRoute is a client stream: RequestTimeout does not bound it.
+func TestRequestTimeoutDoesNotApplyToRecordRoute(t *testing.T) {
+	t.Parallel()
+	url, running := startWithShortTimeout(t)
+	route, err := dial(t, url).RecordRoute(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := route.Send(point(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for running.Calls() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	awaitTimeout(t, url)
+	if err := route.Send(point(2, 2)); err != nil {
+		t.Error(err)
+	}
+	if summary, err := route.CloseAndReceive(); err != nil || summary.GetPointCount() != 2 {
+		t.Errorf("got %v, %v", summary, err)
+	}
+}
+
+// The deadline is lifted once the request has arrived. With HTTP/1.1 it would otherwise apply to the connection.
+func TestRequestTimeoutIsLiftedOnceRequestHasArrived(t *testing.T) {
+	t.Parallel()
+	options := bounded()
+	options.RequestTimeout = 100 * time.Millisecond
+	options.Health = service.NewHealth(slog.New(slog.DiscardHandler))
+	url, _ := startWith(t, options)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	body := envelope([]byte("{}"))
+	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
+		healthv1.Health_Watch_FullMethodName, len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	read := bufio.NewReader(conn)
+	await := func(status string) {
+		t.Helper()
+		for {
+			line, err := read.ReadString('}')
+			if err != nil {
+				t.Fatalf("the watch of health ended with %q, %v", line, err)
+			}
+			if strings.Contains(line, "error") {
+				t.Fatalf("the watch of health ended with %q", line)
+			}
+			if strings.Contains(line, "_STATUS_"+status+`"`) {
+				return
+			}
+		}
+	}
+	await("SERVING")
+	awaitTimeout(t, url)
+	options.Health.Leave()
+	await("NOT_SERVING")
 }

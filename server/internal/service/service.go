@@ -1,6 +1,6 @@
-// Package service puts RouteGuide on HTTP: its four RPCs, health and reflection, over the Connect,
-// gRPC and gRPC-Web protocols. The handlers are thin. Each makes a request into one call of the
-// packages guide or chat, and an error into a code by the table in this package.
+// Package service serves RouteGuide over HTTP: its four RPCs, health and reflection, in the Connect, gRPC and
+// gRPC-Web protocols. The handlers are thin: each turns a request into one call of package guide or chat, and an
+// error into a code by the table in this package.
 package service
 
 import (
@@ -24,15 +24,15 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-// compressMinBytes is how long a message must be to be compressed for a client that asks for it.
-// Most notes and features are far shorter, and compressing them costs more than all the rest.
+// compressMinBytes is the smallest message, in bytes, that is compressed for a client that asks for it. Most
+// notes and features are far shorter, and compression would cost more than the rest of the call.
 const compressMinBytes = 1 << 10
 
-// shortBytes is how long a request message may be that is no note: a Point, a Rectangle, or the name of a
-// service.
+// shortBytes is the size limit, in bytes, of request messages other than notes: a Point, a Rectangle, or the name
+// of a service.
 const shortBytes = 4 << 10
 
-// A Service is RouteGuide as an HTTP handler. All of its methods may be called concurrently.
+// A Service is RouteGuide as an HTTP handler. Its methods are safe for concurrent use.
 type Service struct {
 	http.Handler
 
@@ -41,51 +41,49 @@ type Service struct {
 	drain  *drain
 	panics *panics
 	quotas *quotas
-	// storeErrors counts chats, and stalled calls.
+	// storeErrors counts chats that the store failed, and stalled counts calls.
 	storeErrors, stalled atomic.Int64
 }
 
-// Options are what a [Service] needs to know. All but Chats may be left out; where it bounds something, 0 is
-// no bound.
+// Options configure a [Service]. Only Chats is required. A limit of 0 is no limit.
 type Options struct {
-	// Chats say where notes are kept, and bound what chats may take.
+	// Chats are the note store and the limits of chats.
 	Chats chat.Options
-	// Health is what health checks report. Drain makes it NOT_SERVING. Without it, it is SERVING until then.
+	// Health reports to health checks. Drain makes it NOT_SERVING. Without it, the service makes its own.
 	Health *Health
-	// NotesPerSecond is how many notes a client may leave in a second, after ten seconds' worth at once.
-	// Clients are told apart by their addresses.
+	// NotesPerSecond is the rate of the token bucket of each client, in notes per second. The burst is ten
+	// seconds' worth. Clients are identified by their addresses.
 	NotesPerSecond float64
-	// MaxChats is how many chats there may be at once, and MaxCalls how many other calls, and as many questions
-	// about health.
+	// MaxChats is the quota of chats in flight, and MaxCalls the quota of other calls. Health checks have a quota
+	// of their own, of MaxCalls, too.
 	MaxChats, MaxCalls int
-	// ClientShare is the part of MaxChats, MaxCalls and ArrivingBytes that one client may have, between 0 and 1.
+	// ClientShare is the share of MaxChats, MaxCalls and ArrivingBytes that one client may hold, between 0 and 1.
 	ClientShare float64
-	// MessageBytes is how long a request message may be, when it is unpacked.
+	// MessageBytes is the size limit of a request message in bytes, after decompression.
 	MessageBytes int
-	// ArrivingBytes is how much may have been begun to be sent of notes that are longer than 4 KiB, and have not
-	// arrived.
+	// ArrivingBytes is the quota, in bytes, of notes longer than 4 KiB that have arrived in part.
 	ArrivingBytes int
-	// RequestTimeout is how long a request may take to arrive, and a message of a RouteChat. A RecordRoute may take
-	// as long as it likes.
+	// RequestTimeout bounds the arrival of a request, and of each message of a RouteChat. It does not apply to
+	// RecordRoute.
 	RequestTimeout time.Duration
-	// StallTimeout is how long a client may take to take 16 KiB of an answer that wait for it. What a chat
-	// writes may take as long as Chats says.
+	// StallTimeout is the longest time a client may take to read 16 KiB of a response (slow consumer). Notes
+	// written by a chat have the timeout in Chats instead.
 	StallTimeout time.Duration
-	// MaxChatAge is how long a chat may last. Then it gets the replies it is owed, and UNAVAILABLE.
+	// MaxChatAge is the longest duration of a chat. An older one gets its pending replies, and UNAVAILABLE.
 	MaxChatAge time.Duration
-	// Origins are the origins, such as https://example.com, whose pages may call unary and
-	// server-streaming RPCs from a browser. * is any.
+	// Origins are the origins allowed by CORS, such as https://example.com: their pages may call unary and
+	// server-streaming RPCs from a browser. * is any origin.
 	Origins []string
-	// Require is put around all RPCs, but within what explains errors: it says who may call.
+	// Require is the authorization middleware around all RPCs, inside the one that explains HTTP errors.
 	Require func(http.Handler) http.Handler
-	// Interceptors are put around all RPCs.
+	// Interceptors wrap all RPCs.
 	Interceptors []connect.Interceptor
-	// Logger gets a line for each chat that has ended, and the causes of errors that a client is told only
-	// the kind of. Without it, nothing is logged.
+	// Logger gets a line for each chat that has ended, with the full cause of errors whose details clients do not
+	// see. If it is nil, nothing is logged.
 	Logger *slog.Logger
 }
 
-// New returns a service that knows the features of guide. It must be closed.
+// New returns a service for the features of guide. The caller must close it.
 func New(guide *guide.Guide, options Options) *Service {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
@@ -146,55 +144,54 @@ func New(guide *guide.Guide, options Options) *Service {
 	return service
 }
 
-// Close ends what the service does by itself, once no calls are open.
+// Close stops the service's goroutines. It must not be called while calls are open.
 func (s *Service) Close() {
 	s.chats.Close()
 }
 
-// Counts returns what the chats have done so far.
+// Counts returns the counters of all chats so far.
 func (s *Service) Counts() chat.Counts { return s.chats.Counts() }
 
-// StoreErrors returns how many chats have ended with an error of the store.
+// StoreErrors returns the number of chats that ended with an error of the store.
 func (s *Service) StoreErrors() int64 { return s.storeErrors.Load() }
 
-// Calls returns how many calls are open that are no chats.
+// Calls returns the number of calls in flight other than chats.
 func (s *Service) Calls() int64 { return s.quotas.calls.InUse() + s.quotas.health.InUse() }
 
-// Arriving returns how many bytes the notes have that are longer than 4 KiB and have arrived in part.
+// Arriving returns the total size, in bytes, of the notes longer than 4 KiB that have arrived in part.
 func (s *Service) Arriving() int64 { return s.quotas.arriving.InUse() }
 
-// Refused returns how many calls, or long messages, were refused because there were too many at once.
+// Refused returns the number of calls and long messages that were over a quota.
 func (s *Service) Refused() int64 { return s.quotas.refused.Load() }
 
-// Stalled returns how many calls were reset because their clients did not take their answers, but for those chats
-// that [chat.Counts] has.
+// Stalled returns the number of calls that were reset because their clients did not read the response. It does
+// not include the chats in [chat.Counts].
 func (s *Service) Stalled() int64 { return s.stalled.Load() }
 
-// Panics returns how many calls have ended with a panic.
+// Panics returns the number of calls that ended with a panic.
 func (s *Service) Panics() int64 { return s.panics.count.Load() }
 
-// OldestPending returns the time of the oldest note that still waits for its reply, or now, if that is
-// older.
+// OldestPending returns the time of the oldest note with a pending reply, or now if that is older.
 func (s *Service) OldestPending(now int64) int64 {
 	return s.chats.OldestPending(now)
 }
 
-// Drain makes the service refuse new calls, with UNAVAILABLE, and end the streams that are open:
-// what they have received is kept and answered, then they get UNAVAILABLE. It does not wait for
-// them. Health says NOT_SERVING from then on.
+// Drain starts a graceful shutdown and does not wait for it. New calls get UNAVAILABLE. Open streams stop
+// reading; the notes they have received are kept and answered, and then they end with UNAVAILABLE. The health
+// status stays NOT_SERVING.
 func (s *Service) Drain() {
 	s.drain.refuse()
 	s.health.Leave()
-	s.drain.hurry.Do(s.chats.LiftRateLimit)
+	s.drain.liftRateLimit.Do(s.chats.LiftRateLimit)
 	s.drain.stop()
 }
 
-// Drained returns a channel that is closed when every stream has ended, after Drain.
+// Drained returns a channel that is closed once all streams have ended after a Drain.
 func (s *Service) Drained() <-chan struct{} {
-	return s.drain.empty
+	return s.drain.drained
 }
 
-// handler is the generated interface. Its methods return errors that [codeOf] knows.
+// handler implements the generated interface. Its methods return errors with a code, see [coded].
 type handler struct {
 	guide  *guide.Guide
 	chats  *chat.Server
@@ -202,7 +199,7 @@ type handler struct {
 	limits messageLimits
 	logger *slog.Logger
 	panics *panics
-	failed *atomic.Int64 // counts chats that the store has failed
+	failed *atomic.Int64 // number of chats that the store failed
 }
 
 func (h *handler) GetFeature(ctx context.Context, point *routeguide.Point) (*routeguide.Feature, error) {
@@ -244,33 +241,33 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	peer := stream.Peer()
 	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.For(peer.Addr))
 	if err == nil {
-		err = gone(ctx)
+		err = clientGone(ctx)
 	}
-	ended := func(err error) { h.ended(ctx, stream.Spec().Procedure, peer, traffic, start, err) }
-	if below, ok := wire.FromContext(ctx); ok && err == nil {
-		below.AtEnd(func(gone error) { ended(canceled(gone)) }) // It is well only once the response is written.
+	logEnd := func(err error) { h.logEnd(ctx, stream.Spec().Procedure, peer, traffic, start, err) }
+	if wireStream, ok := wire.FromContext(ctx); ok && err == nil {
+		wireStream.AtEnd(func(gone error) { logEnd(canceled(gone)) }) // Only a delivered response is a success.
 	} else {
-		ended(err)
+		logEnd(err)
 	}
 	return coded(ctx, err)
 }
 
-// ended takes note of a chat that has ended with err.
-func (h *handler) ended(ctx context.Context, procedure string, peer connect.Peer, traffic chat.Traffic, start time.Time, err error) {
-	about := []any{
+// logEnd logs and counts the end of a chat.
+func (h *handler) logEnd(ctx context.Context, procedure string, peer connect.Peer, traffic chat.Traffic, start time.Time, err error) {
+	attrs := []any{
 		"peer", peer.Addr, "protocol", peer.Protocol,
 		"in", traffic.In, "out", traffic.Out, "duration", time.Since(start), "code", code(ctx, err),
 	}
 	if panicked, ok := errors.AsType[*chat.PanicError](err); ok {
-		h.panics.note(ctx, procedure, panicked.Value, panicked.Stack)
+		h.panics.record(ctx, procedure, panicked.Value, panicked.Stack)
 	}
 	if err != nil {
-		about = append(about, "err", err) // None of these errors has the text of a note in it.
+		attrs = append(attrs, "err", err) // None of these errors contains the text of a note.
 	}
 	if isStoreError(ctx, err) {
 		h.failed.Add(1)
-		h.logger.WarnContext(ctx, "chat ended", about...)
+		h.logger.WarnContext(ctx, "chat ended", attrs...)
 	} else {
-		h.logger.InfoContext(ctx, "chat ended", about...)
+		h.logger.InfoContext(ctx, "chat ended", attrs...)
 	}
 }

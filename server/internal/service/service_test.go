@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// start serves RouteGuide with a store for the length of the test.
+// start serves RouteGuide with a store until the end of the test.
 func start(t *testing.T, store notes.Store) (url string, running *service.Service) {
 	t.Helper()
 	return startFor(t, store)
@@ -77,7 +77,7 @@ func dial(t *testing.T, url string, options ...connect.ClientOption) *routechat.
 	return client
 }
 
-// dialNarrow is dial for a client with the small windows that grpc-go's have.
+// dialNarrow is dial for a client with flow-control windows as small as grpc-go's.
 func dialNarrow(t *testing.T, url string) routeguideconnect.RouteGuideClient {
 	t.Helper()
 	var protocols http.Protocols
@@ -87,7 +87,7 @@ func dialNarrow(t *testing.T, url string) routeguideconnect.RouteGuideClient {
 	return routeguideconnect.NewRouteGuideClient(&http.Client{Transport: transport}, url, connect.WithGRPC())
 }
 
-// openChat opens a chat that has left a note, and has its reply.
+// openChat opens a chat, sends a note and receives its reply.
 func openChat(t *testing.T, client *routechat.Client) *connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote] {
 	t.Helper()
 	chat, err := client.RouteChat(t.Context())
@@ -103,7 +103,7 @@ func openChat(t *testing.T, client *routechat.Client) *connect.BidiStreamForClie
 	return chat
 }
 
-// inEachProtocol runs a test with a client of every protocol and codec, each on a server of its own.
+// inEachProtocol runs a test with a client of each protocol and codec, each with a server of its own.
 func inEachProtocol(t *testing.T, test func(*testing.T, *routechat.Client)) {
 	t.Helper()
 	for protocol, protocolOption := range map[string]connect.ClientOption{
@@ -139,7 +139,7 @@ func checkCode(t *testing.T, err error, want connect.Code) {
 	}
 }
 
-// checkField fails unless the error has a detail that blames field.
+// checkField fails unless the error is INVALID_ARGUMENT with a BadRequest detail for field.
 func checkField(t *testing.T, err error, field string) {
 	t.Helper()
 	checkCode(t, err, connect.CodeInvalidArgument)
@@ -160,12 +160,12 @@ func checkField(t *testing.T, err error, field string) {
 func TestGetFeature(t *testing.T) {
 	t.Parallel()
 	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
-		there := point(409146138, -746188906)
-		feature, err := client.GetFeature(t.Context(), there)
+		location := point(409146138, -746188906)
+		feature, err := client.GetFeature(t.Context(), location)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := &routeguide.Feature{Name: "Berkshire Valley Management Area Trail, Jefferson, NJ, USA", Location: there}
+		want := &routeguide.Feature{Name: "Berkshire Valley Management Area Trail, Jefferson, NJ, USA", Location: location}
 		if !proto.Equal(feature, want) {
 			t.Errorf("got %v, want %v", feature, want)
 		}
@@ -174,7 +174,7 @@ func TestGetFeature(t *testing.T) {
 			t.Fatal(err)
 		}
 		if want := (&routeguide.Feature{Location: &routeguide.Point{}}); !proto.Equal(feature, want) {
-			t.Errorf("got %v where nothing is, want %v", feature, want)
+			t.Errorf("got %v where there is no feature, want %v", feature, want)
 		}
 		_, err = client.GetFeature(t.Context(), point(900000001, 0))
 		checkField(t, err, "latitude")
@@ -245,7 +245,7 @@ func TestRecordRoute(t *testing.T) {
 	})
 }
 
-// chatOf sends notes, closes its side, and returns the texts that come back.
+// chatOf sends notes, closes the request, and returns the texts of the replies.
 func chatOf(ctx context.Context, client *routechat.Client, sent ...*routeguide.RouteNote) ([]string, error) {
 	stream, err := client.RouteChat(ctx)
 	if err != nil {
@@ -312,7 +312,8 @@ func TestRouteChatRepliesBeforeTheNextNote(t *testing.T) {
 	})
 }
 
-func TestRouteChatAnswersWhatWasSentBeforeABadNote(t *testing.T) {
+// Notes before an invalid one are kept and answered. The invalid note and those after it are not kept.
+func TestRouteChatAnswersNotesBeforeInvalidNote(t *testing.T) {
 	t.Parallel()
 	inEachProtocol(t, func(t *testing.T, client *routechat.Client) {
 		got, err := chatOf(t.Context(), client,
@@ -323,14 +324,14 @@ func TestRouteChatAnswersWhatWasSentBeforeABadNote(t *testing.T) {
 		checkField(t, err, "location")
 		got, err = chatOf(t.Context(), client, note(1, "d"), note(1800000001, "too far"))
 		if want := []string{"a", "b", "d"}; !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v: the bad note and what came after it are not kept", got, want)
+			t.Errorf("got %v, want %v: the invalid note and those after it must not be kept", got, want)
 		}
 		checkField(t, err, "location.longitude")
 	})
 }
 
-// A client writes as much as may be pending, with the small windows that grpc-go has, and reads
-// nothing until it has written all. The stock server stops at 20,000.
+// The server reads all notes of a client that writes as many as may be pending before it reads a reply, with
+// flow-control windows as small as grpc-go's. The stock RouteGuide server blocks after 20,000.
 func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 	t.Parallel()
 	const count = 250_000
@@ -345,7 +346,7 @@ func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%1000 == 0 {
-			runtime.Gosched() // The server should get to its limits while there is more to come.
+			runtime.Gosched() // Let the server reach its limits while the client still writes.
 		}
 	}
 	if err := stream.CloseRequest(); err != nil {
@@ -382,33 +383,34 @@ func TestRouteChatKeepsUnknownFields(t *testing.T) {
 	}
 }
 
-// full is a store that has room for a number of notes only.
-type full struct {
+// fullStore is a store with space for a number of notes.
+type fullStore struct {
 	notes.Store
 
-	room chan struct{}
+	space chan struct{} // one element per note
 }
 
-func (f full) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+func (f fullStore) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
 	select {
-	case <-f.room:
-		f.Store.Append(ctx, at, note, ticket)
+	case <-f.space:
+		f.Store.Append(ctx, location, note, ticket)
 	default:
 		ticket.Settle(0, fmt.Errorf("%w: secret", notes.ErrNoRoom))
 	}
 }
 
-func TestRouteChatEndsWithTheErrorOfTheStoreAfterWhatIsKept(t *testing.T) {
+// A store error ends a chat after the replies to the notes that were kept, without details for the client.
+func TestRouteChatEndsWithStoreErrorAfterReplies(t *testing.T) {
 	t.Parallel()
-	store := full{notes.NewMemory(), make(chan struct{}, 2)}
-	store.room <- struct{}{}
-	store.room <- struct{}{}
+	store := fullStore{notes.NewMemory(), make(chan struct{}, 2)}
+	store.space <- struct{}{}
+	store.space <- struct{}{}
 	url, _ := start(t, store)
 	stream, err := dial(t, url).RouteChat(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The client does not close its side: the error comes although the chat waits for more.
+	// The client does not close the request: the error must not wait for that.
 	for _, text := range []string{"a", "b", "c"} {
 		if err := stream.Send(note(int32(text[0]), text)); err != nil {
 			t.Fatal(err)
@@ -422,7 +424,38 @@ func TestRouteChatEndsWithTheErrorOfTheStoreAfterWhatIsKept(t *testing.T) {
 	_, err = stream.Receive()
 	checkCode(t, err, connect.CodeResourceExhausted)
 	if strings.Contains(err.Error(), "secret") {
-		t.Errorf("the client is told %v", err)
+		t.Errorf("the client gets %v", err)
 	}
 	_ = stream.CloseResponse()
+}
+
+// forgetful is a store that deletes each note as soon as it is appended.
+type forgetful struct{ notes.Store }
+
+func (f forgetful) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	position, err := notes.Append(ctx, f.Store, location, note)
+	if err == nil {
+		_, err = f.Forget(ctx, note.Time+1)
+	}
+	ticket.Settle(position, err)
+}
+
+// A chat whose note is deleted by retention before its reply was sent ends with ABORTED.
+func TestRouteChatEndsWithAbortedOnceItsNoteIsForgotten(t *testing.T) {
+	t.Parallel()
+	url, _ := start(t, forgetful{notes.NewMemory()})
+	client := dial(t, url)
+	stream, err := client.RouteChat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.CloseResponse()
+	if err := stream.Send(note(1, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.CloseRequest(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Receive()
+	checkCode(t, err, connect.CodeAborted)
 }

@@ -9,12 +9,12 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-// takenAtOnce is how much of an answer is written at once, for which there is time.
-const takenAtOnce = 16 << 10
+// stallChunk is the part of a response, in bytes, that the client must read before the timeout.
+const stallChunk = 16 << 10
 
-// withStallTimeout resets a call whose client takes longer than timeout, unless that is 0, to take 16 KiB of what is written
-// to it, or less if less waits, and counts it. A handler is done only when the client has been sent all. What a chat writes
-// in frames goes past it: that is watched by the chat's host.
+// withStallTimeout is a watchdog for slow consumers: it resets a call, and counts it in stalled, if a write of
+// up to 16 KiB of the response blocks for longer than timeout. A timeout of 0 is no limit. The handler returns
+// only after the whole response was written. Envelopes of chats bypass it: package chat watches those.
 func withStallTimeout(timeout time.Duration, stalled *atomic.Int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		stream, ok := wire.FromContext(request.Context())
@@ -22,108 +22,111 @@ func withStallTimeout(timeout time.Duration, stalled *atomic.Int64, next http.Ha
 			next.ServeHTTP(response, request)
 			return
 		}
-		taken := &stallWriter{ResponseWriter: response, stream: stream, timeout: timeout, stalled: stalled}
+		writer := &stallWriter{ResponseWriter: response, stream: stream, timeout: timeout, stalled: stalled}
 		if request.ProtoMajor > 1 {
-			next.ServeHTTP(taken, request)
-			taken.finish()
+			next.ServeHTTP(writer, request)
+			writer.finish()
 			return
 		}
-		// A flush would say that more may come. With one call at a time, a deadline is as good.
+		// A flush would make the response chunked. An HTTP/1.1 connection serves one call at a time, so a write
+		// deadline of the connection does as well.
 		controller := http.NewResponseController(response)
-		_ = controller.SetWriteDeadline(time.Time{}) // The connection has it from the call before.
-		next.ServeHTTP(taken, request)
+		_ = controller.SetWriteDeadline(time.Time{}) // Clears the deadline of the connection's previous call.
+		next.ServeHTTP(writer, request)
 		if timeout > 0 {
 			_ = controller.SetWriteDeadline(time.Now().Add(timeout))
 		}
 	})
 }
 
-// stallWriter is a response that is to be stallWriter. Its methods are called by one goroutine at a time.
+// stallWriter is a response writer that resets the stream when a write or flush stalls. Its methods are called
+// by one goroutine at a time.
 type stallWriter struct {
 	http.ResponseWriter
 
-	stream  *wire.Stream
-	timeout time.Duration
-	stalled *atomic.Int64
-	timer   *time.Timer // is made by the first write
-	waits   bool        // net/http may have something that it has not written
+	stream    *wire.Stream
+	timeout   time.Duration
+	stalled   *atomic.Int64
+	timer     *time.Timer // created by the first write
+	unflushed bool        // net/http may have buffered a part of the response
 
-	mu    sync.Mutex // guards the rest
-	since time.Time  // when the write began that goes on; zero if there is none
+	mu         sync.Mutex // guards the field below
+	writeStart time.Time  // start of the write or flush in flight; zero if there is none
 }
 
-// Unwrap is for [http.ResponseController].
-func (t *stallWriter) Unwrap() http.ResponseWriter {
-	return t.ResponseWriter
+// Unwrap implements the interface of [http.ResponseController].
+func (w *stallWriter) Unwrap() http.ResponseWriter {
+	return w.ResponseWriter
 }
 
-func (t *stallWriter) Write(p []byte) (int, error) {
-	t.waits = true
+func (w *stallWriter) Write(p []byte) (int, error) {
+	w.unflushed = true
 	for written := 0; ; {
-		part := p[written:min(len(p), written+takenAtOnce)]
-		n, err := t.write(part)
+		part := p[written:min(len(p), written+stallChunk)]
+		n, err := w.write(part)
 		if written += n; err != nil || written == len(p) {
 			return written, err
 		}
 	}
 }
 
-func (t *stallWriter) write(p []byte) (int, error) {
-	t.begin()
-	defer t.stop()
-	return t.ResponseWriter.Write(p)
+func (w *stallWriter) write(p []byte) (int, error) {
+	w.startWatch()
+	defer w.stopWatch()
+	return w.ResponseWriter.Write(p)
 }
 
-// Flush is for Connect, which does not look for it through Unwrap.
-func (t *stallWriter) Flush() {
-	if flusher, ok := t.ResponseWriter.(http.Flusher); ok {
-		t.begin()
-		defer t.stop()
+// Flush implements [http.Flusher] for Connect, which does not call Unwrap.
+func (w *stallWriter) Flush() {
+	if flusher, ok := w.ResponseWriter.(http.Flusher); ok {
+		w.startWatch()
+		defer w.stopWatch()
 		flusher.Flush()
 	}
-	t.waits = false
+	w.unflushed = false
 }
 
-// finish writes what net/http would write once the handler has returned, when nobody would watch it.
-func (t *stallWriter) finish() {
-	if t.waits {
-		t.Flush()
+// finish flushes the response while the watchdog runs. net/http would flush it after the handler has returned,
+// without a timeout.
+func (w *stallWriter) finish() {
+	if w.unflushed {
+		w.Flush()
 	}
 }
 
-func (t *stallWriter) begin() {
-	if t.timeout == 0 {
+func (w *stallWriter) startWatch() {
+	if w.timeout == 0 {
 		return
 	}
-	t.set(time.Now())
-	if t.timer == nil {
-		t.timer = time.AfterFunc(t.timeout, t.reset)
+	w.setWriteStart(time.Now())
+	if w.timer == nil {
+		w.timer = time.AfterFunc(w.timeout, w.expire)
 	} else {
-		t.timer.Reset(t.timeout)
+		w.timer.Reset(w.timeout)
 	}
 }
 
-func (t *stallWriter) stop() {
-	if t.timer == nil {
+func (w *stallWriter) stopWatch() {
+	if w.timer == nil {
 		return
 	}
-	t.timer.Stop()
-	t.set(time.Time{})
+	w.timer.Stop()
+	w.setWriteStart(time.Time{})
 }
 
-func (t *stallWriter) set(since time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.since = since
+func (w *stallWriter) setWriteStart(start time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writeStart = start
 }
 
-// reset ends the call, unless the write that the timer was for has come to its end. Until it returns, no other one
-// does, nor the handler.
-func (t *stallWriter) reset() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.since.IsZero() && time.Since(t.since) >= t.timeout {
-		t.stalled.Add(1)
-		_ = t.stream.Reset() // An error says that there is nothing to reset any more.
+// expire resets the stream, unless the write that the timer was set for has returned. It holds mu throughout,
+// so that neither another write nor the handler returns before it.
+func (w *stallWriter) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.writeStart.IsZero() && time.Since(w.writeStart) >= w.timeout {
+		w.stalled.Add(1)
+		_ = w.stream.Reset() // It fails if the connection has ended: then there is nothing to reset.
 	}
 }

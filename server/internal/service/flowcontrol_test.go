@@ -15,8 +15,9 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// Chats that are not read from any more, since their clients do not read, leave room on their connection for others.
-func TestAChatThatIsNotReadFromLeavesRoomForOthers(t *testing.T) {
+// Backpressure on chats of slow consumers must not use up the connection's flow-control window: other streams
+// on the connection go on.
+func TestFlowControlIsolatesChatsOfSlowConsumers(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.Chats.MaxPending = 1000
@@ -26,20 +27,20 @@ func TestAChatThatIsNotReadFromLeavesRoomForOthers(t *testing.T) {
 	var writing sync.WaitGroup
 	defer writing.Wait()
 	var written atomic.Int64
-	const stuck = 5
-	for i := range int32(stuck) {
+	const slowConsumers = 5
+	for i := range int32(slowConsumers) {
 		stream, err := client.RouteChat(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer stream.CloseResponse() // The end of ctx by itself does not wake a Send that waits for its window.
+		defer stream.CloseResponse() // The end of ctx alone does not unblock a Send that waits for its window.
 		writing.Go(func() {
 			for stream.Send(note(i, strings.Repeat("x", 1000))) == nil {
 				written.Add(1)
 			}
 		})
 	}
-	// They write until nobody takes anything of it.
+	// They write until the server reads no more.
 	for before := int64(-1); running.Counts().Pending < 1000 || written.Load() != before; time.Sleep(200 * time.Millisecond) {
 		before = written.Load()
 	}
@@ -52,8 +53,8 @@ func TestAChatThatIsNotReadFromLeavesRoomForOthers(t *testing.T) {
 	cancel()
 }
 
-// A chat that replays a long history does not keep another one on its connection waiting.
-func TestALongReplayIsSharedWithOthers(t *testing.T) {
+// A chat that replays a long history shares its connection with other chats.
+func TestReplaySharesConnectionWithOtherChat(t *testing.T) {
 	t.Parallel()
 	store := notes.NewMemory()
 	long, err := proto.Marshal(note(1, strings.Repeat("x", 10_000)))
@@ -72,11 +73,11 @@ func TestALongReplayIsSharedWithOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	beside, err := client.RouteChat(t.Context())
+	other, err := client.RouteChat(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := replaying.Send(note(1, "all of it")); err != nil {
+	if err := replaying.Send(note(1, "replay")); err != nil {
 		t.Fatal(err)
 	}
 	var received atomic.Int64
@@ -95,19 +96,19 @@ func TestALongReplayIsSharedWithOthers(t *testing.T) {
 	}
 	answered := int32(0)
 	for ; received.Load() < history; answered++ {
-		if err := beside.Send(note(100+answered, "beside")); err != nil {
+		if err := other.Send(note(100+answered, "other")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := beside.Receive(); err != nil {
+		if _, err := other.Receive(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	replay.Wait()
 	if answered < 10 {
-		t.Errorf("%d replies came beside the replay, want some", answered)
+		t.Errorf("%d replies arrived during the replay, want at least 10", answered)
 	}
-	t.Logf("%d replies came beside a replay of %d notes", answered, history)
-	for _, end := range []func() error{replaying.CloseRequest, replaying.CloseResponse, beside.CloseRequest, beside.CloseResponse} {
+	t.Logf("%d replies arrived during a replay of %d notes", answered, history)
+	for _, end := range []func() error{replaying.CloseRequest, replaying.CloseResponse, other.CloseRequest, other.CloseResponse} {
 		_ = end()
 	}
 }

@@ -22,11 +22,11 @@ import (
 	"example.com/routeguide/internal/rawhttp2"
 )
 
-// logBuffer is a log that tests wait for.
+// logBuffer is a log whose lines tests wait for.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
-	more chan struct{} // is closed and replaced when more is logged
+	more chan struct{} // closed and replaced by each Write
 }
 
 func newLogBuffer() *logBuffer {
@@ -41,7 +41,7 @@ func (b *logBuffer) Write(line []byte) (int, error) {
 	return b.text.Write(line)
 }
 
-// await waits until the log has what matches pattern, and returns the match.
+// await waits until the log matches pattern, and returns the match.
 func (b *logBuffer) await(t *testing.T, pattern string) string {
 	t.Helper()
 	timeout := time.After(30 * time.Second)
@@ -60,26 +60,25 @@ func (b *logBuffer) await(t *testing.T, pattern string) string {
 	}
 }
 
-// watcher is an interceptor that notes how streams end, as one does that makes metrics of it. It holds the end of
-// requests back until their contexts have ended, if it is told to: what comes after the end of a request has come then.
-type watcher struct {
-	holds bool
-	ended chan error
+// endRecorder is an interceptor that records the errors of streams, like an interceptor for metrics.
+type endRecorder struct {
+	holdEOF bool // delay the EOF of requests until their contexts have ended: later frames have then arrived
+	ended   chan error
 }
 
-func (w *watcher) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+func (r *endRecorder) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
 
-func (w *watcher) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (r *endRecorder) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-func (w *watcher) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (r *endRecorder) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if w.holds {
+		if r.holdEOF {
 			conn = &heldConn{conn, ctx}
 		}
 		err := next(ctx, conn)
-		w.ended <- err
+		r.ended <- err
 		return err
 	}
 }
@@ -87,7 +86,7 @@ func (w *watcher) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 type heldConn struct {
 	connect.StreamingHandlerConn
 
-	ctx context.Context //nolint:containedctx // It stands for a call, and this is that call's.
+	ctx context.Context //nolint:containedctx // A heldConn lives as long as its call.
 }
 
 func (c *heldConn) Receive(message any) error {
@@ -98,19 +97,19 @@ func (c *heldConn) Receive(message any) error {
 	return err
 }
 
-// startLogged serves RouteGuide with a log and a watcher.
-func startLogged(t *testing.T, holds bool) (address string, log *logBuffer, watching *watcher) {
+// startLogged serves RouteGuide with a log and an endRecorder.
+func startLogged(t *testing.T, holdEOF bool) (address string, log *logBuffer, recorder *endRecorder) {
 	t.Helper()
 	log = newLogBuffer()
-	watching = &watcher{holds: holds, ended: make(chan error, 1)}
+	recorder = &endRecorder{holdEOF: holdEOF, ended: make(chan error, 1)}
 	options := bounded()
 	options.Logger = slog.New(slog.NewTextHandler(log, nil))
-	options.Interceptors = []connect.Interceptor{watching}
+	options.Interceptors = []connect.Interceptor{recorder}
 	url, _ := startWith(t, options)
-	return strings.TrimPrefix(url, "http://"), log, watching
+	return strings.TrimPrefix(url, "http://"), log, recorder
 }
 
-// rawCall begins a call by hand and sends a message.
+// rawCall opens a call frame by frame and sends a message.
 func rawCall(t *testing.T, address, path, contentType string, message []byte, settings ...http2.Setting) *rawhttp2.Conn {
 	t.Helper()
 	conn, err := rawhttp2.Dial(address, settings...)
@@ -118,16 +117,16 @@ func rawCall(t *testing.T, address, path, contentType string, message []byte, se
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := errors.Join(conn.Open(1, path, contentType), conn.WriteData(1, false, frame(message))); err != nil {
+	if err := errors.Join(conn.Open(1, path, contentType), conn.WriteData(1, false, envelope(message))); err != nil {
 		t.Fatal(err)
 	}
 	return conn
 }
 
-// awaitData reads until the server has sent some bytes of DATA.
-func awaitData(t *testing.T, conn *rawhttp2.Conn, least int) {
+// awaitData reads until the server has sent at least minBytes of DATA.
+func awaitData(t *testing.T, conn *rawhttp2.Conn, minBytes int) {
 	t.Helper()
-	for got := 0; got < least; {
+	for got := 0; got < minBytes; {
 		frame, err := conn.ReadFrame()
 		if err != nil {
 			t.Fatal(err)
@@ -138,7 +137,7 @@ func awaitData(t *testing.T, conn *rawhttp2.Conn, least int) {
 	}
 }
 
-// encodedNote is a note as clients send it with a content type.
+// encodedNote returns a note in the codec of a content type.
 func encodedNote(t *testing.T, contentType string) []byte {
 	t.Helper()
 	if strings.HasSuffix(contentType, "json") {
@@ -151,9 +150,9 @@ func encodedNote(t *testing.T, contentType string) []byte {
 	return encoded
 }
 
-// A call counts as ok only if its client can have had the response. HAProxy sends the first of these for a call that it
-// cuts since it is silent, and for one whose client has gone.
-func TestCallWhoseResponseIsNotTakenIsNotOK(t *testing.T) {
+// A call is CANCELED if its response cannot reach the client. HAProxy sends END_STREAM and RST_STREAM for a
+// call that it ends after an idle timeout, and for one whose client has gone.
+func TestClientGoneMakesCallCanceled(t *testing.T) {
 	t.Parallel()
 	for name, cut := range map[string]func(*rawhttp2.Conn) error{
 		"END_STREAM and RST_STREAM": func(conn *rawhttp2.Conn) error {
@@ -171,82 +170,82 @@ func TestCallWhoseResponseIsNotTakenIsNotOK(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, contentType := range []string{"application/grpc", "application/grpc-web", "application/connect+proto", "application/connect+json"} {
-				address, log, watching := startLogged(t, true)
+				address, log, recorder := startLogged(t, true)
 				conn := rawCall(t, address, routeguideconnect.RouteGuideRouteChatProcedure, contentType, encodedNote(t, contentType))
 				awaitData(t, conn, 1)
 				if err := cut(conn); err != nil {
 					t.Fatal(err)
 				}
 				log.await(t, `msg="chat ended" .* in=1 out=1 .* code=canceled err=.`)
-				checkCode(t, <-watching.ended, connect.CodeCanceled)
+				checkCode(t, <-recorder.ended, connect.CodeCanceled)
 			}
-			address, _, watching := startLogged(t, true)
+			address, _, recorder := startLogged(t, true)
 			conn := rawCall(t, address, routeguideconnect.RouteGuideRecordRouteProcedure, "application/grpc", nil)
 			if err := cut(conn); err != nil {
 				t.Fatal(err)
 			}
-			checkCode(t, <-watching.ended, connect.CodeCanceled)
+			checkCode(t, <-recorder.ended, connect.CodeCanceled)
 		})
 	}
 }
 
-// A client takes the replies, and has no room for the end of the chat, which is DATA in Connect's protocol and in
-// gRPC-Web, before it goes.
-func TestChatWhoseEndIsNotTakenIsNotOK(t *testing.T) {
+// The client's window holds the replies, but not the end of the chat, which is DATA in Connect's protocol and in
+// gRPC-Web. The client resets the stream: the chat is CANCELED.
+func TestClientGoneBeforeEndOfChatMakesChatCanceled(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"application/grpc-web", "application/connect+proto"} {
-		address, log, watching := startLogged(t, false)
+		address, log, recorder := startLogged(t, false)
 		sent := encodedNote(t, contentType)
-		size := len(frame(sent))
+		size := len(envelope(sent))
 		conn := rawCall(t, address, routeguideconnect.RouteGuideRouteChatProcedure, contentType, sent,
 			http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(size)})
 		awaitData(t, conn, size)
 		if err := conn.WriteData(1, true, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-watching.ended; err != nil {
+		if err := <-recorder.ended; err != nil {
 			t.Errorf("%s: the handler returned %v", contentType, err)
 		}
 		if err := conn.WriteRSTStream(1, http2.ErrCodeCancel); err != nil {
 			t.Fatal(err)
 		}
-		log.await(t, `msg="chat ended" .* in=1 out=1 .* code=canceled err=.*the response was not taken`)
+		log.await(t, `msg="chat ended" .* in=1 out=1 .* code=canceled err=.*response not delivered`)
 	}
 }
 
-// A chat whose response is taken is ok, also if the client closes the connection afterwards.
-func TestChatWhoseResponseIsTakenIsOK(t *testing.T) {
+// A chat whose response was delivered is ok, even if the client closes the connection afterwards.
+func TestClientGoneAfterDeliveredResponseIsOK(t *testing.T) {
 	t.Parallel()
-	address, log, watching := startLogged(t, false)
+	address, log, recorder := startLogged(t, false)
 	if _, err := chatOf(t.Context(), dial(t, "http://"+address), note(1, "a")); err != nil {
 		t.Fatal(err)
 	}
 	log.await(t, `msg="chat ended" .* in=1 out=1 .* code=ok\n`)
-	if err := <-watching.ended; err != nil {
+	if err := <-recorder.ended; err != nil {
 		t.Error(err)
 	}
 }
 
-// A client of HTTP/1.1 that has closed its sending side, as nc -N does, still reads.
-func TestHalfClosedHTTP1IsAnswered(t *testing.T) {
+// An HTTP/1.1 client may close its sending side, as nc -N does, and still read the response.
+func TestClientGoneIgnoresHalfClosedHTTP1(t *testing.T) {
 	t.Parallel()
-	address, _, watching := startLogged(t, true)
+	address, _, recorder := startLogged(t, true)
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	body := frame([]byte(`{"lo": {}, "hi": {}}`))
+	body := envelope([]byte(`{"lo": {}, "hi": {}}`))
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/connect+json\r\nContent-Length: %d\r\n\r\n%s",
 		routeguideconnect.RouteGuideListFeaturesProcedure, len(body), body)
 	if err := errors.Join(err, conn.(*net.TCPConn).CloseWrite()); err != nil {
 		t.Fatal(err)
 	}
-	answer, err := io.ReadAll(conn)
-	if err != nil || !bytes.Contains(answer, []byte("{}")) || bytes.Contains(answer, []byte("error")) {
-		t.Errorf("got %q, %v, want the end of a stream without an error", answer, err)
+	got, err := io.ReadAll(conn)
+	if err != nil || !bytes.Contains(got, []byte("{}")) || bytes.Contains(got, []byte("error")) {
+		t.Errorf("got %q, %v, want the end of a stream without an error", got, err)
 	}
-	if err := <-watching.ended; err != nil {
+	if err := <-recorder.ended; err != nil {
 		t.Error(err)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 )
 
-// A page whose calls are traced by OpenTelemetry's SDK for browsers sends these headers with every call, and the browser
-// makes none of the calls unless a preflight allows all of them.
-func TestOriginsAllowTracedCalls(t *testing.T) {
+// OpenTelemetry's browser SDK adds trace context headers to every call. Browsers send such a call only if a
+// preflight response allows all of its headers.
+func TestCORSAllowsTraceContextHeaders(t *testing.T) {
 	t.Parallel()
 	options := bounded()
 	options.Origins = []string{"https://example.com"}
@@ -29,6 +29,6 @@ func TestOriginsAllowTracedCalls(t *testing.T) {
 	}
 	_ = response.Body.Close()
 	if got := response.Header.Get("Access-Control-Allow-Headers"); !strings.EqualFold(got, headers) {
-		t.Errorf("a preflight allows the headers %q, want %q: %v", got, headers, response.Header)
+		t.Errorf("the preflight response allows the headers %q, want %q: %v", got, headers, response.Header)
 	}
 }
