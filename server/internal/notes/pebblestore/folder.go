@@ -12,32 +12,30 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// lockName is the name of the file by which a process has a folder to itself.
+// lockName is the name of Pebble's lock file.
 const lockName = "LOCK"
 
-// folder is the identity of the folder of a store: the inodes of the folder and of its LOCK file. Open
-// files follow a folder that is moved or deleted, so that a process would go on keeping notes where
-// nobody finds them, while another process opens what is at the path now.
+// folder detects that the folder of an open store was moved, deleted or replaced. It compares the inodes of
+// the folder and of its LOCK file. Without it, a process would go on writing to open files that are no longer
+// at the path, while another process opens the folder that is there now.
 //
-// The engine has both open, so their inode numbers are not given to others. Its methods may be called
-// concurrently.
+// The engine holds both open, so their inode numbers are not reused. Its methods may be called concurrently.
 type folder struct {
-	paths [2]string
-	end   func(error) // ends the process
-	// opened is what was at the paths when the folder was opened; nil before, and in a file system that is
+	paths [2]string   // of the folder and of LOCK
+	fatal func(error) // ends the process
+	// opened are the inodes of the paths when the store was opened; nil before, and in a file system that is
 	// not the operating system's.
-	opened atomic.Pointer[[2]os.FileInfo]
-	// seen is when it was last there, in nanoseconds since 1970.
-	seen atomic.Int64
-	away atomic.Bool // when it was last looked at
+	opened   atomic.Pointer[[2]os.FileInfo]
+	lastSeen atomic.Int64 // time of the last check that found it in place, in nanoseconds since 1970
+	missing  atomic.Bool  // result of the last check
 }
 
-func newFolder(dir string, end func(error)) *folder {
-	return &folder{paths: [2]string{dir, filepath.Join(dir, lockName)}, end: end}
+func newFolder(dir string, fatal func(error)) *folder {
+	return &folder{paths: [2]string{dir, filepath.Join(dir, lockName)}, fatal: fatal}
 }
 
-// remember takes what is at the paths for what was opened.
-func (f *folder) remember(fs vfs.FS) error {
+// pin records the inodes of the folder that was opened.
+func (f *folder) pin(fs vfs.FS) error {
 	if vfs.Root(fs) != vfs.Default {
 		return nil
 	}
@@ -49,29 +47,29 @@ func (f *folder) remember(fs vfs.FS) error {
 		}
 	}
 	f.opened.Store(&opened)
-	return f.look()
+	return f.check()
 }
 
-// look returns an error that is [notes.ErrUnavailable] while the folder is not at its path. If another one
-// is there, it ends the process. It costs two system calls, about 2 microseconds.
-func (f *folder) look() error {
+// check returns an error that is [notes.ErrUnavailable] while the folder is not at its path. If another
+// folder is there, it ends the process. It costs two stat calls, about 2 microseconds.
+func (f *folder) check() error {
 	opened := f.opened.Load()
 	if opened == nil {
 		return nil
 	}
 	for i, path := range f.paths {
-		now, err := os.Stat(path)
+		current, err := os.Stat(path)
 		if err != nil {
-			f.away.Store(true)
+			f.missing.Store(true)
 			return fmt.Errorf("%w: %w", notes.ErrUnavailable, err)
 		}
-		if !os.SameFile(now, opened[i]) {
-			f.end(fmt.Errorf("the folder of notes %s was replaced while this process had it open: %s is not what was opened; "+
-				"notes that were answered since %s, when the folder was last seen in place, may be lost",
-				f.paths[0], path, time.Unix(0, f.seen.Load()).Format("2006-01-02T15:04:05.000Z07:00")))
+		if !os.SameFile(current, opened[i]) {
+			f.fatal(fmt.Errorf("the folder of notes %s was replaced while it was open: %s has another inode "+
+				"(notes answered since the last successful check, at %s, may be lost)",
+				f.paths[0], path, time.Unix(0, f.lastSeen.Load()).Format("2006-01-02T15:04:05.000Z07:00")))
 		}
 	}
-	f.seen.Store(notes.Now())
-	f.away.Store(false)
+	f.lastSeen.Store(notes.Now())
+	f.missing.Store(false)
 	return nil
 }
