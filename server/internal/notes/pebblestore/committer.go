@@ -151,7 +151,7 @@ func (c *committer) commit(group []work) {
 
 // write assigns the positions of a group, writes it as one batch and syncs it.
 func (c *committer) write(group []work) error {
-	c.space.check()
+	c.space.check(c.space.folder.check())
 	if _, err := c.space.gate(); err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (l *engineLog) Fatalf(format string, args ...any) {
 
 // fail ends the process after an error of the engine.
 func (l *engineLog) fail(err error) {
-	if missing := l.folder.check(); missing != nil {
+	if missing := l.folder.checkDir(); missing != nil {
 		err = fmt.Errorf("the store of notes cannot be reached: %w: %w (answered notes are kept)", missing, err)
 	} else {
 		err = fmt.Errorf("the store of notes cannot be written: %w (answered notes are kept)", err)

@@ -116,7 +116,7 @@ func (s *space) retry(operation func() error) error {
 func (s *space) retryWhileFull(operation func() error, err error) error {
 	s.addBlocked(1)
 	defer s.addBlocked(-1)
-	s.check()
+	s.check(s.folder.check())
 	for isFull(err) && !s.closeDeadlinePassed() {
 		time.Sleep(retryInterval)
 		usage, usageErr := s.fs.GetDiskUsage(s.dir)

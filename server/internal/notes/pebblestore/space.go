@@ -69,9 +69,9 @@ func (s *space) wrote(bytes int) {
 	s.written += int64(bytes)
 }
 
-// check updates the state from the folder and the disk usage. It costs three system calls.
-func (s *space) check() {
-	reason := s.folder.check()
+// check updates the state from a check of the folder and the disk usage. With [folder.check], it costs two system
+// calls.
+func (s *space) check(reason error) {
 	if reason != nil {
 		reason = fmt.Errorf("%w (put the folder back; if only its LOCK was deleted, restart this server)", reason)
 	}
@@ -159,7 +159,7 @@ func (s *space) monitor(stop <-chan struct{}) {
 		if s.max > 0 {
 			s.measure()
 		}
-		s.check()
+		s.check(s.folder.checkDir())
 		select {
 		case <-ticker.C:
 		case <-stop:

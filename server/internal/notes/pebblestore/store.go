@@ -114,7 +114,7 @@ func Open(options Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open the store of notes in %s: %w", options.Dir, err), db.Close())
 	}
 	store.db = db
-	store.space.check()
+	store.space.check(store.folder.check())
 	store.committer = newCommitter(db, store.cache, store.space, last, options.OnCommit)
 	store.monitoring.Go(func() { store.space.monitor(store.stop) })
 	return store, nil
