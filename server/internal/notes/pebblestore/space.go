@@ -13,10 +13,10 @@ import (
 
 const (
 	// The reserve is disk space kept free for compactions and for forgetting notes: 1/reservePart of the disk,
-	// between reserveMin and reserveMax bytes.
+	// between minReserve and maxReserve bytes.
 	reservePart = 20
-	reserveMin  = 64 << 20
-	reserveMax  = 256 << 20
+	minReserve  = 64 << 20
+	maxReserve  = 256 << 20
 	// checkInterval is the interval between two checks of the disk and the folder while nothing is written.
 	// Even on a busy machine there are at least two a second.
 	checkInterval = 250 * time.Millisecond
@@ -106,7 +106,7 @@ func (s *space) lack(usage vfs.DiskUsage, err error) error {
 }
 
 func reserve(usage vfs.DiskUsage) uint64 {
-	return min(max(usage.TotalBytes/reservePart, reserveMin), reserveMax)
+	return min(max(usage.TotalBytes/reservePart, minReserve), maxReserve)
 }
 
 // set sets reason and reports a change to health. The caller holds s.mu.
