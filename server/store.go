@@ -52,7 +52,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 			OnCommit: options.committed,
 		})
 	case scheme == "redis" || scheme == "rediss":
-		if _, err := redisstore.Shown(where); err != nil {
+		if _, err := redisstore.RedactURL(where); err != nil {
 			return nil, command.Usagef("--store: the URL of Redis makes no sense: %w", err)
 		}
 		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, OnCommit: options.committed})
@@ -64,7 +64,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 // shownStore returns where as it may be logged: without user and password.
 func shownStore(where string) string {
 	if strings.HasPrefix(where, "redis") {
-		if shown, err := redisstore.Shown(where); err == nil {
+		if shown, err := redisstore.RedactURL(where); err == nil {
 			return shown
 		}
 	}
