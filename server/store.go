@@ -51,7 +51,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 			OnCommit: options.committed,
 		})
 	case scheme == "redis" || scheme == "rediss":
-		if _, err := redisstore.Shown(where); err != nil {
+		if _, err := redisstore.RedactURL(where); err != nil {
 			return nil, command.Usagef("--store: not a URL of Redis: %w", err)
 		}
 		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, OnCommit: options.committed})
@@ -63,7 +63,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 // redactedStore returns where without user and password.
 func redactedStore(where string) string {
 	if strings.HasPrefix(where, "redis") {
-		if shown, err := redisstore.Shown(where); err == nil {
+		if shown, err := redisstore.RedactURL(where); err == nil {
 			return shown
 		}
 	}

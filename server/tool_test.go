@@ -139,7 +139,7 @@ func TestImportSaysHowManyNotesWereDatedInTheFuture(t *testing.T) {
 		"added 2 notes; 0 were there already; 1 was dated in the future and got the present time\n",
 		"added 0 notes; 2 were there already\n",
 	} {
-		if printed := runNotes(t, "import", "--notes", "pebble:"+filepath.Join(folder, "notes"), "--from", file); !strings.HasSuffix(printed, want) {
+		if printed := runNotes(t, "import", "--store", "pebble:"+filepath.Join(folder, "notes"), "--from", file); !strings.HasSuffix(printed, want) {
 			t.Errorf("import prints %q, want %q", printed, want)
 		}
 	}

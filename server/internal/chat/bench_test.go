@@ -13,14 +13,14 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// written is a client that writes notes and takes what comes.
-type written struct {
-	notes     int // that are still to be written
-	locations int
-	note      []byte
+// source is a stream with a number of notes to receive. It discards the replies.
+type source struct {
+	notes     int    // notes left to receive
+	locations int    // distinct locations, in turn
+	note      []byte // encoded; changed in place
 }
 
-func newWritten(tb testing.TB, count, locations int) *written {
+func newSource(tb testing.TB, count, locations int) *source {
 	tb.Helper()
 	note, err := proto.Marshal(&routeguide.RouteNote{
 		Location: &routeguide.Point{Latitude: 89_0000000, Longitude: 179_0000000},
@@ -29,37 +29,37 @@ func newWritten(tb testing.TB, count, locations int) *written {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &written{notes: count, locations: locations, note: note}
+	return &source{notes: count, locations: locations, note: note}
 }
 
-func (w *written) Receive() ([]byte, error) {
-	if w.notes == 0 {
+func (s *source) Receive() ([]byte, error) {
+	if s.notes == 0 {
 		return nil, io.EOF
 	}
-	w.notes--
-	// The longitude, in place: the last 5 bytes of the location.
-	location := 2 + int(w.note[1])
-	protowire.AppendVarint(w.note[:location-5], 1<<28|uint64(w.notes%w.locations))
-	return w.note, nil
+	s.notes--
+	// Overwrite the longitude: the last 5 bytes of the location.
+	location := 2 + int(s.note[1])
+	protowire.AppendVarint(s.note[:location-5], 1<<28|uint64(s.notes%s.locations))
+	return s.note, nil
 }
 
-func (w *written) Send([]byte) error { return nil }
-func (w *written) Flush() error      { return nil }
-func (w *written) StopReceiving()    {}
-func (w *written) Reset()            {}
+func (s *source) Send([]byte) error { return nil }
+func (s *source) Flush() error      { return nil }
+func (s *source) StopReceiving()    {}
+func (s *source) Reset()            {}
 
 func BenchmarkNote(b *testing.B) {
 	for _, bench := range []struct {
 		name      string
 		locations int
 	}{
-		{"at a place of its own", 1 << 27},
-		{"at one of 1000 places", 1000},
+		{"distinct locations", 1 << 27},
+		{"1000 locations", 1000},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			host := chat.NewServer(chat.Options{Store: notes.NewMemory(), History: 1})
+			server := chat.NewServer(chat.Options{Store: notes.NewMemory(), History: 1})
 			b.ReportAllocs()
-			if _, err := host.Serve(b.Context(), newWritten(b, b.N, bench.locations), nil); err != nil {
+			if _, err := server.Serve(b.Context(), newSource(b, b.N, bench.locations), nil); err != nil {
 				b.Fatal(err)
 			}
 		})

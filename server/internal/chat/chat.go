@@ -1,6 +1,6 @@
-// Package chat is RouteChat: it takes in notes, has them kept, and replies with the logs of their
-// locations. It knows the messages of the contract and the store of notes, and nothing of RPC
-// protocols or of connections.
+// Package chat implements RouteChat: it receives notes, appends them to the store, and replies with the logs of
+// their locations. It knows the messages of the contract and the store of notes, but no RPC protocol and no
+// connection.
 package chat
 
 import (
@@ -21,81 +21,79 @@ import (
 	"example.com/routeguide/server/internal/validate"
 )
 
-// A Stream is a chat as the RPC sees it. Receive is called by one goroutine at a time, and so are Send
-// and Flush, but both at once.
+// A Stream is the bidirectional stream of one chat. Receive is called by one goroutine at a time, and so are
+// Send and Flush. Both sides run concurrently.
 type Stream interface {
-	// Receive returns the client's next note, encoded. It is valid until the next call. The error is
-	// io.EOF after the last one.
+	// Receive returns the client's next note, encoded. The bytes are valid until the next call. After the last
+	// note the error is io.EOF.
 	Receive() ([]byte, error)
-	// Send sends an encoded note to the client. It may hold it back until Flush.
+	// Send sends an encoded note to the client. It may buffer it until Flush.
 	Send(encoded []byte) error
-	// Flush sends what Send has held back.
+	// Flush sends what Send has buffered.
 	Flush() error
-	// StopReceiving makes Receive return an error, at once if it blocks, after what has arrived
-	// already.
+	// StopReceiving makes Receive return an error once the notes that have arrived already are read. It
+	// unblocks a Receive in flight.
 	StopReceiving()
-	// Reset ends the stream at once, both ways. A Send or a Flush that blocks returns an error.
+	// Reset ends the stream at once, in both directions. A Send or a Flush in flight returns an error.
 	Reset()
 }
 
-// ErrForgotten says that a note was forgotten while its reply waited for the client to take the
-// replies before.
-var ErrForgotten = errors.New("the note was forgotten before it could be answered")
+// ErrForgotten is the error of a reply whose own note passed its retention while the client read earlier
+// replies.
+var ErrForgotten = errors.New("the note was forgotten before its reply was sent (read replies sooner)")
 
-// The errors of a chat that say nothing of a note or of the store.
+// The errors of a chat that concern neither a note nor the store.
 var (
-	// ErrTooManyPending says that too many notes wait for replies in all, and that most of them are of
-	// this chat.
-	ErrTooManyPending = errors.New("too many notes wait for their replies: read them while you write")
-	// ErrStalled says that the client did not take its replies.
-	ErrStalled = errors.New("the client did not take its replies in time")
+	// ErrTooManyPending ends the chats with the most pending replies once MaxPendingInAll is exceeded.
+	ErrTooManyPending = errors.New("too many replies are pending (read replies while sending notes)")
+	// ErrStalled ends the chat of a slow consumer.
+	ErrStalled = errors.New("slow consumer: replies were not read within the stall timeout")
 )
 
-// ErrMalformed says that what a client has sent is no RouteNote.
-var ErrMalformed = errors.New("unmarshal message: it is no RouteNote")
+// ErrMalformed is the error of a message that is not a RouteNote.
+var ErrMalformed = errors.New("unmarshal message: not a RouteNote")
 
 type chat struct {
-	ctx    context.Context //nolint:containedctx // A chat is one call, and this is that call's.
-	host   *Server
-	stream Stream
-	pace   *rate.Limiter
+	ctx     context.Context //nolint:containedctx // The chat lives as long as the call of this context.
+	server  *Server
+	stream  Stream
+	limiter *rate.Limiter // token bucket of the client; nil is no limit
 
-	in int64 // how many notes were appended; it is the receiver's
+	received int64 // notes appended; owned by the receiver
 
-	// What follows is the sender's. sendChunk is its sendNotes, made a function once: for each reply
-	// that would be an allocation.
-	sendChunk func([]notes.Note, error) bool
-	replied   notes.Position // the last note that was sent
-	replyErr  error          // what ended the reply
-	out       int64          // how many notes were sent
-	untold    int            // how many bytes were sent since progress was counted
+	// The sender owns the next fields. sendChunk is the method value of sendNotes, created once per chat to
+	// save an allocation per reply.
+	sendChunk  func([]notes.Note, error) bool
+	position   notes.Position // of the last note sent
+	replyErr   error          // why the current reply ended early
+	sent       int64          // notes sent
+	unreported int            // bytes sent since progress was last incremented
 
-	// taking says that the stream has something that it may not be able to get rid of, and progress
-	// counts how often it could. They are for the watch.
-	taking   atomic.Bool
-	stopped  atomic.Bool // somebody else than its own goroutines has ended it
+	// For the watchdog: inFlight is set while a Send or Flush is in flight, and progress counts completed
+	// chunks of progressBytes and completed flushes.
+	inFlight atomic.Bool
 	progress atomic.Int64
+	stopped  atomic.Bool // the chat was ended by another goroutine than its own
 
 	mu      sync.Mutex // guards the rest
-	changed sync.Cond  // is signalled when one of the conditions may have changed that are waited for
+	changed sync.Cond  // broadcast on every change that a waitWhile condition may depend on
 	pending pending
-	// unsettled is how many notes the store has not settled yet.
+	// unsettled is the number of notes whose tickets are not settled.
 	unsettled int
 	sending   bool // a goroutine is in send
-	// failure is why no further reply will be sent. It is set once.
+	// failure is the cause after which no reply is sent. It is set once.
 	failure error
-	// lost is the error of the first note that the store did not keep, lostNumber its number.
-	// Replies before that one are still sent.
-	lost       error
-	lostNumber uint64
-	// unknown says that the fate of a note cannot be told.
-	unknown bool
-	// ended says that the context has ended while something was waited for.
-	ended bool
+	// appendErr is the store's error for the lowest-numbered note that was not kept, appendErrNumber that
+	// note's number. Replies to earlier notes are still sent.
+	appendErr       error
+	appendErrNumber uint64
+	// unknownFate is set by a ticket that was settled with notes.ErrUnknown.
+	unknownFate bool
+	// ctxDone is set when the context ends during waitWhile.
+	ctxDone bool
 }
 
-// receive takes in notes until the client closes its side, which is no error, or until it cannot
-// go on.
+// receive appends notes until the client closes its side, which is no error, or until the chat cannot go on.
 func (c *chat) receive() error {
 	for {
 		encoded, err := c.stream.Receive()
@@ -105,27 +103,27 @@ func (c *chat) receive() error {
 		if err != nil {
 			return err
 		}
-		at, kept, err := c.take(encoded)
+		location, note, err := c.validate(encoded)
 		if err != nil {
 			return err
 		}
-		if err := c.keepPace(); err != nil {
+		if err := c.awaitToken(); err != nil {
 			return err
 		}
-		number, err := c.expect(at, kept.Time)
+		number, err := c.enqueue(location, note.Time)
 		if err != nil {
 			return err
 		}
-		c.in++
-		c.host.counts.received.Add(1)
-		c.host.options.Store.Append(c.ctx, at, kept, notes.Ticket{Owner: c, Number: number})
+		c.received++
+		c.server.counts.received.Add(1)
+		c.server.options.Store.Append(c.ctx, location, note, notes.Ticket{Owner: c, Number: number})
 	}
 }
 
-// take returns a note as it is to be kept, unless it breaks a rule.
-func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
-	kept := notes.Note{Time: c.host.clock.now()}
-	maxText := c.host.options.MaxText
+// validate returns the note in the form in which the store keeps it, or the error of the rule that it breaks.
+func (c *chat) validate(encoded []byte) (notes.Location, notes.Note, error) {
+	kept := notes.Note{Time: c.server.clock.now()}
+	maxText := c.server.options.MaxText
 	if maxText == 0 || len(encoded) <= maxText {
 		if latitude, longitude, ok := validate.EncodedNote(encoded); ok {
 			kept.Encoded = bytes.Clone(encoded)
@@ -147,27 +145,27 @@ func (c *chat) take(encoded []byte) (notes.Location, notes.Note, error) {
 	return notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}, kept, err
 }
 
-// paceEvery is how often a client that is too fast is looked at again.
-const paceEvery = 50 * time.Millisecond
+// limiterInterval is the interval at which a rate-limited chat asks for a token again.
+const limiterInterval = 50 * time.Millisecond
 
-// keepPace waits until the client's pace allows another note. What it waits for is not reserved: a chat that ends
-// meanwhile leaves no debt to others of the same client.
-func (c *chat) keepPace() error {
-	if c.pace == nil || c.pace.Allow() {
+// awaitToken waits for a token of the client's bucket. It polls instead of reserving: a chat that ends while it
+// waits must not leave the client's other chats in debt.
+func (c *chat) awaitToken() error {
+	if c.limiter == nil || c.limiter.Allow() {
 		return nil
 	}
-	ticker := time.NewTicker(paceEvery)
+	ticker := time.NewTicker(limiterInterval)
 	defer ticker.Stop()
-	for !c.pace.Allow() {
+	for !c.limiter.Allow() {
 		select {
 		case <-ticker.C:
-		case <-c.host.hurried:
+		case <-c.server.rateLimitLifted:
 			return nil
 		case <-c.ctx.Done():
 			return context.Cause(c.ctx)
 		}
 		c.mu.Lock()
-		err := c.whyOver()
+		err := c.stopCause()
 		c.mu.Unlock()
 		if err != nil {
 			return err
@@ -176,45 +174,46 @@ func (c *chat) keepPace() error {
 	return nil
 }
 
-// whyOver returns why no more notes are taken in, or nil. The caller holds c.mu.
-func (c *chat) whyOver() error {
-	return errors.Join(c.failure, c.lost)
+// stopCause returns the cause for which the chat receives no more notes, or nil. The caller holds c.mu.
+func (c *chat) stopCause() error {
+	return errors.Join(c.failure, c.appendErr)
 }
 
-// expect makes room for a reply and returns its number. It waits while too many are pending.
-func (c *chat) expect(at notes.Location, since int64) (uint64, error) {
-	number, err := c.push(at, since)
-	if most := c.host.options.MaxPendingInAll; err == nil && most > 0 && c.host.counts.pending.Load() > int64(most) {
-		c.host.shed()
+// enqueue adds a pending reply and returns its number. It blocks while MaxPending replies are pending.
+func (c *chat) enqueue(location notes.Location, time int64) (uint64, error) {
+	number, err := c.push(location, time)
+	limit := c.server.options.MaxPendingInAll
+	if err == nil && limit > 0 && c.server.counts.pending.Load() > int64(limit) {
+		c.server.shed()
 	}
 	return number, err
 }
 
-func (c *chat) push(at notes.Location, since int64) (uint64, error) {
+func (c *chat) push(location notes.Location, time int64) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waitWhile(func() bool {
-		return c.pending.count >= c.host.options.MaxPending && c.failure == nil && c.lost == nil
+		return c.pending.count >= c.server.options.MaxPending && c.failure == nil && c.appendErr == nil
 	})
-	if err := c.whyOver(); err != nil {
+	if err := c.stopCause(); err != nil {
 		return 0, err
 	}
 	c.unsettled++
-	c.host.counts.pending.Add(1)
-	return c.pending.push(at, since), nil
+	c.server.counts.pending.Add(1)
+	return c.pending.push(location, time), nil
 }
 
-// oldestPending returns the time of the oldest note that waits for its reply, or now if none does.
+// oldestPending returns the time of the oldest note whose reply is pending, or now if there is none.
 func (c *chat) oldestPending(now int64) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pending.count == 0 || c.failure != nil {
 		return now
 	}
-	return c.pending.reply(c.pending.first).since
+	return c.pending.reply(c.pending.first).time
 }
 
-// Settle takes note of what the store says of a note. It implements [notes.Owner].
+// Settle records the store's result for a note. It implements [notes.Owner].
 func (c *chat) Settle(number uint64, position notes.Position, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,28 +222,28 @@ func (c *chat) Settle(number uint64, position notes.Position, err error) {
 	}
 	switch {
 	case err == nil:
-		c.pending.reply(number).upto = position
-	case c.lost == nil || number < c.lostNumber:
-		c.lost, c.lostNumber = err, number
+		c.pending.reply(number).through = position
+	case c.appendErr == nil || number < c.appendErrNumber:
+		c.appendErr, c.appendErrNumber = err, number
 	}
-	c.unknown = c.unknown || errors.Is(err, notes.ErrUnknown)
+	c.unknownFate = c.unknownFate || errors.Is(err, notes.ErrUnknown)
 	if c.failure == nil && !c.sending && number == c.pending.first {
 		c.sending = true
 		go c.send()
 	}
 }
 
-// send sends the replies that are settled, and returns when there is none and the client has been
-// sent all. The chat's finish joins it.
+// send sends the settled replies in order. It returns when none is left and the stream is flushed. finish joins
+// it.
 func (c *chat) send() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for held := false; ; {
-		if c.lost != nil && c.lostNumber == c.pending.first {
-			c.fail(c.lost)
+	for unflushed := false; ; {
+		if c.appendErr != nil && c.appendErrNumber == c.pending.first {
+			c.fail(c.appendErr)
 		}
 		oldest, settled := c.pending.oldest()
-		if settled = settled && c.failure == nil; !settled && !held {
+		if settled = settled && c.failure == nil; !settled && !unflushed {
 			break
 		}
 		c.mu.Unlock()
@@ -252,99 +251,99 @@ func (c *chat) send() {
 		if settled {
 			err = guarded(func() error { return c.reply(oldest) })
 		} else {
-			// The client may wait for what the stream holds back. When that is sent there may be
-			// more replies.
+			// The client may wait for a buffered reply. More replies may settle during the flush.
 			err = guarded(c.flush)
 		}
-		held = settled
+		unflushed = settled
 		c.mu.Lock()
 		switch {
 		case err != nil:
 			c.fail(err)
 		case settled:
-			c.sent()
+			c.pop()
 		}
 	}
 	c.sending = false
 	c.changed.Broadcast()
 }
 
-// sent removes the reply that was sent. The caller holds c.mu.
-func (c *chat) sent() {
+// pop removes the reply that was sent. The caller holds c.mu.
+func (c *chat) pop() {
 	c.pending.pop()
 	if c.failure == nil {
-		c.host.counts.pending.Add(-1)
+		c.server.counts.pending.Add(-1)
 	}
-	if c.pending.count == 0 || c.pending.count == c.host.options.MaxPending-1 {
+	if c.pending.count == 0 || c.pending.count == c.server.options.MaxPending-1 {
 		c.changed.Broadcast()
 	}
 }
 
 // reply sends the notes of one reply.
 func (c *chat) reply(reply reply) error {
-	c.replied, c.replyErr = 0, nil
-	c.host.options.Store.Range(c.ctx, reply.at, notes.Span{Through: reply.upto, Newest: c.host.options.History})(c.sendChunk)
-	if c.replyErr == nil && c.replied != reply.upto {
+	c.position, c.replyErr = 0, nil
+	span := notes.Span{Through: reply.through, Newest: c.server.options.History}
+	c.server.options.Store.Range(c.ctx, reply.location, span)(c.sendChunk)
+	if c.replyErr == nil && c.position != reply.through {
 		return ErrForgotten
 	}
 	return c.replyErr
 }
 
-// progressBytes is how much a stream must have been given for that to count as progress: as much as it gathers
-// before it writes.
+// progressBytes is the number of bytes that count as one unit of progress: the size of the stream's write
+// buffer.
 const progressBytes = 32 << 10
 
-// sendNotes sends a chunk of a reply. It returns whether to go on.
+// sendNotes sends a chunk of a reply. It returns false when the reply must end.
 func (c *chat) sendNotes(chunk []notes.Note, err error) bool {
 	c.replyErr = err
-	c.beginTaking()
+	c.beginWrite()
 	sent := int64(0)
 	for i := 0; i < len(chunk) && c.replyErr == nil; i++ {
 		c.replyErr = c.stream.Send(chunk[i].Encoded)
-		c.replied = chunk[i].Position
+		c.position = chunk[i].Position
 		sent++
-		if c.untold += len(chunk[i].Encoded); c.untold >= progressBytes {
-			c.untold = 0
+		if c.unreported += len(chunk[i].Encoded); c.unreported >= progressBytes {
+			c.unreported = 0
 			c.progress.Add(1)
 		}
 	}
-	c.taking.Store(false)
-	c.out += sent
-	c.host.counts.sent.Add(sent)
+	c.inFlight.Store(false)
+	c.sent += sent
+	c.server.counts.sent.Add(sent)
 	return c.replyErr == nil
 }
 
-// beginTaking says that the stream is about to be given something. Should the chat have been ended just now, the
-// stream must not block.
-func (c *chat) beginTaking() {
-	c.taking.Store(true)
+// beginWrite marks a write as in flight. If the chat was ended meanwhile, it resets the stream, so that the
+// write cannot block.
+func (c *chat) beginWrite() {
+	c.inFlight.Store(true)
 	if c.stopped.Load() {
 		c.stream.Reset()
 	}
 }
 
-// flush sends what the stream holds back.
+// flush sends what the stream has buffered.
 func (c *chat) flush() error {
-	c.beginTaking()
+	c.beginWrite()
 	err := c.stream.Flush()
 	c.progress.Add(1)
-	c.taking.Store(false)
+	c.inFlight.Store(false)
 	return err
 }
 
-// fail ends the chat with err: nothing more is sent. The caller holds c.mu.
+// fail ends the chat with err: no further reply is sent. The caller holds c.mu.
 func (c *chat) fail(err error) {
 	if c.failure != nil {
 		return
 	}
 	c.failure = err
-	c.host.counts.pending.Add(-int64(c.pending.count)) // They are not pending any more.
+	c.server.counts.pending.Add(-int64(c.pending.count)) // Replies that are never sent are not pending.
 	c.changed.Broadcast()
-	// The client may wait for a reply that will never come, and so may this end's Receive.
+	// Unblock the receiver: the client may send nothing more before it gets a reply that never comes.
 	c.stream.StopReceiving()
 }
 
-// countPending returns how many replies are pending and will be sent.
+// countPending returns the number of replies that are pending and will be sent.
 func (c *chat) countPending() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -354,22 +353,22 @@ func (c *chat) countPending() int {
 	return c.pending.count
 }
 
-// end ends the chat with err, even if its stream blocks: then it is reset, since it cannot carry an error any
-// more. It returns false if the chat had failed before.
+// end ends the chat with err. If a write is in flight, it resets the stream, which then cannot carry err. It
+// returns false if the chat had failed before.
 func (c *chat) end(err error) bool {
 	c.mu.Lock()
 	first := c.failure == nil
 	c.fail(err)
 	c.mu.Unlock()
 	c.stopped.Store(true)
-	if c.taking.Load() {
+	if c.inFlight.Load() {
 		c.stream.Reset()
 	}
 	return first
 }
 
-// finish waits until every pending reply is sent and no goroutine sends. It returns the reason if
-// some will never be sent.
+// finish waits until every pending reply is sent and the sending goroutine has returned. It returns the cause
+// if some replies are never sent.
 func (c *chat) finish() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -377,49 +376,49 @@ func (c *chat) finish() error {
 	for c.sending {
 		c.changed.Wait()
 	}
-	if c.failure == nil || c.lost == nil {
+	if c.failure == nil || c.appendErr == nil {
 		return c.failure
 	}
-	// The client must not be told that a note was not kept if one after it was, or may have been:
-	// it would send that one twice.
+	// A client that is told "not kept" sends the note and all later ones again. That is safe only if no later
+	// note was kept: otherwise it would be stored twice.
 	c.waitWhile(func() bool { return c.unsettled > 0 })
-	if !c.unknown && c.unsettled == 0 && !c.keptAfter(c.lostNumber) {
+	if !c.unknownFate && c.unsettled == 0 && !c.keptAfter(c.appendErrNumber) {
 		return c.failure
 	}
-	return fmt.Errorf("%w, or those after it: %w", notes.ErrUnknown, c.failure)
+	return fmt.Errorf("%w, or later notes: %w", notes.ErrUnknown, c.failure)
 }
 
-// keptAfter returns whether the store has kept a note after that with a number whose reply is pending.
-// The caller holds c.mu.
+// keptAfter returns whether the store has kept a later note than the one with a number. That note's reply
+// must be pending. The caller holds c.mu.
 func (c *chat) keptAfter(number uint64) bool {
 	for number++; number < c.pending.first+uint64(c.pending.count); number++ {
-		if c.pending.reply(number).upto != 0 {
+		if c.pending.reply(number).through != 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// waitWhile waits as long as condition holds, which it looks at whenever something has changed, and
-// until the call ends; then the chat fails. The caller holds c.mu.
+// waitWhile waits while condition holds. It evaluates condition on every broadcast of c.changed. If the context
+// ends first, the chat fails. The caller holds c.mu.
 func (c *chat) waitWhile(condition func() bool) {
 	if !condition() {
 		return
 	}
-	over := false
+	done := false
 	stop := context.AfterFunc(c.ctx, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if over {
+		if done {
 			return
 		}
-		c.ended = true
+		c.ctxDone = true
 		c.changed.Broadcast()
 		c.fail(context.Cause(c.ctx))
 	})
-	for !c.ended && condition() {
+	for !c.ctxDone && condition() {
 		c.changed.Wait()
 	}
-	over = true
+	done = true
 	stop()
 }

@@ -22,21 +22,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// late is a store that settles tickets later, in no order, and keeps no note from a number on.
+// late is a store that delays the settling of tickets, in batches and in random order. It keeps no note from
+// the number failFrom on.
 type late struct {
 	notes.Store
 
-	failFrom uint64
-	failOnly bool // the one with that number
-	settling sync.WaitGroup
-	mu       sync.Mutex // guards the rest
-	waiting  []func()
-	hurry    bool // nothing waits any more
+	failFrom  uint64
+	failOnly  bool // fail only the note with the number failFrom
+	settling  sync.WaitGroup
+	mu        sync.Mutex // guards the rest
+	waiting   []func()
+	immediate bool // settle without delay
 }
 
 var errStore = errors.New("the store's error")
 
-// lateTicket hears what the store says, and says it later.
+// lateTicket is the owner of a note in the underlying store. It delays the note's own ticket.
 type lateTicket struct {
 	late   *late
 	ticket notes.Ticket
@@ -46,12 +47,12 @@ func (l lateTicket) Settle(_ uint64, position notes.Position, err error) {
 	l.late.mu.Lock()
 	defer l.late.mu.Unlock()
 	l.late.waiting = append(l.late.waiting, func() { l.ticket.Settle(position, err) })
-	if len(l.late.waiting) >= 7 || l.late.hurry {
+	if len(l.late.waiting) >= 7 || l.late.immediate {
 		l.late.settle()
 	}
 }
 
-// settle settles what waits, from a goroutine of its own. The caller holds l.mu.
+// settle settles the delayed tickets on a new goroutine. The caller holds l.mu.
 func (l *late) settle() {
 	waiting := l.waiting
 	l.waiting = nil
@@ -63,24 +64,24 @@ func (l *late) settle() {
 	})
 }
 
-func (l *late) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+func (l *late) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
 	if ticket.Number == l.failFrom || ticket.Number > l.failFrom && !l.failOnly {
 		lateTicket{l, ticket}.Settle(0, 0, errStore)
 		return
 	}
-	l.Store.Append(ctx, at, note, notes.Ticket{Owner: lateTicket{l, ticket}})
+	l.Store.Append(ctx, location, note, notes.Ticket{Owner: lateTicket{l, ticket}})
 }
 
-// session is a client in the same process.
+// session is the stream of a client in the same process.
 type session struct {
-	late *late
-	sent []*routeguide.RouteNote
-	open bool // the client does not close its side
-	next int
-	stop chan struct{}
-	once sync.Once
-	held []string // sent, and not flushed
-	got  []string
+	late     *late
+	sent     []*routeguide.RouteNote
+	open     bool // the client does not close its side
+	next     int
+	stop     chan struct{}
+	once     sync.Once
+	buffered []string // sent, not flushed
+	got      []string // flushed
 }
 
 func (s *session) Receive() ([]byte, error) {
@@ -103,14 +104,14 @@ func (s *session) Send(encoded []byte) error {
 	if err := proto.Unmarshal(encoded, &note); err != nil {
 		return err
 	}
-	s.held = append(s.held, note.GetMessage())
+	s.buffered = append(s.buffered, note.GetMessage())
 	return nil
 }
 
 func (s *session) Flush() error {
-	runtime.Gosched() // What the store settles meanwhile must not be overlooked.
-	s.got = append(s.got, s.held...)
-	s.held = nil
+	runtime.Gosched() // Let the store settle tickets during the flush: send must not miss them.
+	s.got = append(s.got, s.buffered...)
+	s.buffered = nil
 	return nil
 }
 
@@ -121,14 +122,14 @@ func (s *session) StopReceiving() {
 		close(s.stop)
 		s.late.mu.Lock()
 		defer s.late.mu.Unlock()
-		s.late.hurry = true
+		s.late.immediate = true
 		s.late.settle()
 	})
 }
 
-// Whatever the store's order and speed, replies come in the order of the notes, and an error of the
-// store comes after the replies to all notes before it.
-func TestRepliesComeInOrderHoweverTheStoreSettles(t *testing.T) {
+// Replies come in the order of the notes, whatever the order in which tickets are settled. An append error
+// ends the chat after the replies to all earlier notes.
+func TestServeRepliesInOrderOfNotes(t *testing.T) {
 	t.Parallel()
 	for seed := range 300 {
 		count := seed % 50
@@ -158,9 +159,9 @@ func TestRepliesComeInOrderHoweverTheStoreSettles(t *testing.T) {
 	}
 }
 
-// A client that is told that a note was not kept sends it and those after it again. If one of them was
-// kept, the fate of the note is not what it is told.
-func TestANoteThatIsLostBeforeOneThatIsKeptIsOfUnknownFate(t *testing.T) {
+// A client that is told "not kept" sends the note and all later ones again. If a later one was kept, the
+// error must be notes.ErrUnknown instead.
+func TestServeErrUnknownIfLaterNoteIsKept(t *testing.T) {
 	t.Parallel()
 	for lost := range uint64(5) {
 		late := &late{Store: notes.NewMemory(), failFrom: lost, failOnly: true}
@@ -176,7 +177,7 @@ func TestANoteThatIsLostBeforeOneThatIsKeptIsOfUnknownFate(t *testing.T) {
 	}
 }
 
-func TestHistoryLeavesOutAllButTheNewest(t *testing.T) {
+func TestOptionsHistoryKeepsNewest(t *testing.T) {
 	t.Parallel()
 	late := &late{Store: notes.NewMemory(), failFrom: 100}
 	session := &session{late: late, stop: make(chan struct{})}
@@ -192,34 +193,34 @@ func TestHistoryLeavesOutAllButTheNewest(t *testing.T) {
 	}
 }
 
-func TestOldestPendingIsThatOfTheNoteThatWaitsLongest(t *testing.T) {
+func TestServerOldestPending(t *testing.T) {
 	t.Parallel()
 	late := &late{Store: notes.NewMemory(), failFrom: 100}
 	session := &session{late: late, stop: make(chan struct{}), open: true, sent: []*routeguide.RouteNote{
 		{Location: &routeguide.Point{}}, {Location: &routeguide.Point{}},
 	}}
-	host := chat.NewServer(chat.Options{Store: late})
+	server := chat.NewServer(chat.Options{Store: late})
 	before := notes.Now()
-	if got := host.OldestPending(before); got != before {
+	if got := server.OldestPending(before); got != before {
 		t.Errorf("got %d without a chat, want %d", got, before)
 	}
-	late.mu.Lock() // Now nothing is settled.
+	late.mu.Lock() // Block all tickets.
 	ended := make(chan error)
 	go func() {
-		_, err := host.Serve(t.Context(), session, nil)
+		_, err := server.Serve(t.Context(), session, nil)
 		ended <- err
 	}()
-	for host.OldestPending(before+1<<60) == before+1<<60 {
+	for server.OldestPending(before+1<<60) == before+1<<60 {
 	}
 	now := notes.Now()
-	if got := host.OldestPending(now); got < before || got > now {
+	if got := server.OldestPending(now); got < before || got > now {
 		t.Errorf("got %d, want a time from %d to %d", got, before, now)
 	}
 	late.mu.Unlock()
 	session.StopReceiving()
 	<-ended
 	late.settling.Wait()
-	if got := host.OldestPending(now); got != now {
+	if got := server.OldestPending(now); got != now {
 		t.Errorf("got %d after the chat, want %d", got, now)
 	}
 }

@@ -2,17 +2,16 @@ package chat
 
 import "sync/atomic"
 
-// clock gives notes their times: a monotonic clock on that of the machine, which may be set back. Without it,
-// the notes of a location could be older than those before them, and stay longer than they need to.
+// clock is a monotonic clock for note times, based on the machine's wall clock. The wall clock may be set
+// back; a note with an earlier time than the note before it would be kept longer than its retention.
 type clock struct {
-	machine func() int64 // nanoseconds since 1970
-	last    atomic.Int64 // the time that was given last
+	wall func() int64 // nanoseconds since 1970
+	last atomic.Int64 // latest time returned
 }
 
-// now returns the machine's time, or the time that was given last if that is later. It may be called
-// concurrently.
+// now returns the later of the wall clock's time and the last time returned. It may be called concurrently.
 func (c *clock) now() int64 {
-	now := c.machine()
+	now := c.wall()
 	for {
 		last := c.last.Load()
 		if now <= last {

@@ -9,14 +9,14 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// The machine's clock is set back between two notes, of one chat and of two.
-func TestTimesOfNotesNeverGoBack(t *testing.T) {
+// The wall clock is set back between two notes, of one chat and of two.
+func TestNoteTimesAreMonotonic(t *testing.T) {
 	t.Parallel()
-	machine := []int64{100, 50, 200, 150, 201}
+	wall := []int64{100, 50, 200, 150, 201}
 	late := &late{Store: notes.NewMemory(), failFrom: 100}
-	host := chat.NewServer(chat.Options{Store: late, Now: func() int64 {
-		now := machine[0]
-		machine = machine[1:]
+	server := chat.NewServer(chat.Options{Store: late, Now: func() int64 {
+		now := wall[0]
+		wall = wall[1:]
 		return now
 	}})
 	for _, count := range []int{3, 2} {
@@ -24,7 +24,7 @@ func TestTimesOfNotesNeverGoBack(t *testing.T) {
 		for range count {
 			session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{}})
 		}
-		if _, err := host.Serve(t.Context(), session, nil); err != nil {
+		if _, err := server.Serve(t.Context(), session, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,9 +5,9 @@ import (
 	"runtime/debug"
 )
 
-// A PanicError is a panic in a chat. It ends that chat, and no other.
+// A PanicError is a recovered panic of one chat. It ends that chat only.
 type PanicError struct {
-	// Value is what panic was called with, and Stack where.
+	// Value is the argument of panic, and Stack the stack trace of its goroutine.
 	Value any
 	Stack []byte
 }
@@ -16,7 +16,7 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("panic: %v", e.Value)
 }
 
-// guarded calls f, and returns its panic as an error.
+// guarded calls f and returns its panic, if any, as a [PanicError].
 func guarded(f func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {

@@ -2,61 +2,60 @@ package chat
 
 import "example.com/routeguide/server/internal/notes"
 
-// A reply is what one note is answered with: the log of its location, up to the note.
+// A reply answers one note with the log of its location, up to and including the note.
 type reply struct {
-	at notes.Location
-	// upto is 0 until the store has settled the note.
-	upto notes.Position
-	// since is the time of the note.
-	since int64
+	location notes.Location
+	// through is the position of the note; 0 until the store settles it.
+	through notes.Position
+	// time is the time of the note, in nanoseconds since 1970.
+	time int64
 }
 
-// fewReplies is how much room a chat has for replies without asking for more.
-const fewReplies = 4
+// inlineReplies is the capacity of a chat's queue without an allocation.
+const inlineReplies = 4
 
-// pending is a queue of replies, in the order of the notes that they answer. A reply is 24 bytes
-// long, so that a client may write a great many notes before it reads. The zero value is an empty
-// queue.
+// pending is a FIFO ring buffer of replies, in the order of their notes. A reply takes 24 bytes, so that a
+// client may send many notes before it reads. The zero value is an empty queue.
 type pending struct {
-	few   [fewReplies]reply
-	more  []reply // is used instead of few, once that is too small
-	first uint64  // the number of the oldest reply, counted from the start of the chat
-	count int
+	inline [inlineReplies]reply
+	heap   []reply // replaces inline once that is full
+	first  uint64  // number of the oldest reply, counted from the start of the chat
+	count  int     // replies in the queue
 }
 
-// ring returns the replies; that with number n is at index n modulo the length.
+// ring returns the ring buffer. Reply number n is at index n modulo its length.
 func (p *pending) ring() []reply {
-	if p.more != nil {
-		return p.more
+	if p.heap != nil {
+		return p.heap
 	}
-	return p.few[:]
+	return p.inline[:]
 }
 
-// push adds a reply that waits for the store, and returns its number.
-func (p *pending) push(at notes.Location, since int64) uint64 {
+// push adds an unsettled reply and returns its number.
+func (p *pending) push(location notes.Location, time int64) uint64 {
 	if p.count == len(p.ring()) {
 		p.grow()
 	}
 	number := p.first + uint64(p.count)
 	p.count++
-	*p.reply(number) = reply{at: at, since: since}
+	*p.reply(number) = reply{location: location, time: time}
 	return number
 }
 
-// reply returns the reply with a number that push returned and pop did not reach yet.
+// reply returns the reply with a number that push returned. The reply must still be in the queue.
 func (p *pending) reply(number uint64) *reply {
 	ring := p.ring()
 	return &ring[number%uint64(len(ring))]
 }
 
-// oldest returns the reply to send next. Its second result is false if that still waits for the
-// store, or if there is none.
+// oldest returns the next reply to send. Its second result is false if that reply is not settled, or if the
+// queue is empty.
 func (p *pending) oldest() (reply, bool) {
 	if p.count == 0 {
 		return reply{}, false
 	}
 	oldest := *p.reply(p.first)
-	return oldest, oldest.upto != 0
+	return oldest, oldest.through != 0
 }
 
 // pop removes the oldest reply.
@@ -64,14 +63,14 @@ func (p *pending) pop() {
 	p.first++
 	p.count--
 	if p.count == 0 {
-		p.more = nil // A chat that has nothing to send holds no memory for it.
+		p.heap = nil // An idle chat holds no heap memory.
 	}
 }
 
 func (p *pending) grow() {
-	more := make([]reply, 2*p.count)
+	grown := make([]reply, 2*p.count)
 	for number := p.first; number < p.first+uint64(p.count); number++ {
-		more[number%uint64(len(more))] = *p.reply(number)
+		grown[number%uint64(len(grown))] = *p.reply(number)
 	}
-	p.more = more
+	p.heap = grown
 }

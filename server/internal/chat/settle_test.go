@@ -15,29 +15,30 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// byHand is a store whose tickets the test settles.
-type byHand struct {
+// manualStore is a store whose tickets are settled by the test.
+type manualStore struct {
 	notes.Store
 
-	appended []func(error)
+	settle []func(error) // by note, in the order of the appends
 }
 
-func (b *byHand) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
-	b.appended = append(b.appended, func(err error) {
+func (m *manualStore) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	m.settle = append(m.settle, func(err error) {
 		var position notes.Position
 		if err == nil {
-			position, err = notes.Append(ctx, b.Store, at, note)
+			position, err = notes.Append(ctx, m.Store, location, note)
 		}
 		ticket.Settle(position, err)
 	})
 }
 
-// caller is a client that writes notes at one location and then keeps its side open until it is told to stop.
+// caller is the stream of a client that sends notes at one location and keeps its side open until
+// StopReceiving.
 type caller struct {
-	notes int
-	send  func() error
+	notes int          // notes left to receive
+	send  func() error // called by Send
 	stop  chan struct{}
-	got   int
+	got   int // notes sent to the client
 }
 
 func newCaller(count int) *caller {
@@ -68,85 +69,86 @@ func (c *caller) StopReceiving() {
 	}
 }
 
-// serve holds a chat in a goroutine.
-func serve(ctx context.Context, host *chat.Server, stream chat.Stream) <-chan error {
+// serve serves a chat in a new goroutine.
+func serve(ctx context.Context, server *chat.Server, stream chat.Stream) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
-		_, err := host.Serve(ctx, stream, nil)
+		_, err := server.Serve(ctx, stream, nil)
 		ended <- err
 	}()
 	return ended
 }
 
-// One note is lost. Whether those after it are kept decides what the client is told.
-func TestFateOfFailedChatIsToldOnceAllItsNotesAreSettled(t *testing.T) {
+// The first note is not kept. The chat's error depends on whether later notes are, so Serve waits for all
+// tickets.
+func TestServeWaitsForAllTicketsAfterAppendError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &byHand{Store: notes.NewMemory()}
+		store := &manualStore{Store: notes.NewMemory()}
 		ended := serve(t.Context(), chat.NewServer(chat.Options{Store: store}), newCaller(3))
 		synctest.Wait()
-		store.appended[0](errStore)
+		store.settle[0](errStore)
 		synctest.Wait()
-		store.appended[1](errStore)
+		store.settle[1](errStore)
 		synctest.Wait()
 		select {
 		case err := <-ended:
 			t.Fatalf("the chat ended with %v before its last note was settled", err)
 		default:
 		}
-		store.appended[2](nil)
+		store.settle[2](nil)
 		if err := <-ended; !errors.Is(err, notes.ErrUnknown) || !errors.Is(err, errStore) {
 			t.Errorf("got %v, want notes.ErrUnknown and the store's error", err)
 		}
 	})
 }
 
-// The chat fails while it sends a reply, which the client takes all the same.
-func TestCountOfPendingRepliesAfterChatFailsInReply(t *testing.T) {
+// The chat fails during a Send that succeeds afterwards.
+func TestCountsPendingAfterFailureDuringSend(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		host := chat.NewServer(chat.Options{Store: notes.NewMemory()})
+		server := chat.NewServer(chat.Options{Store: notes.NewMemory()})
 		ctx, cancel := context.WithCancel(t.Context())
-		taken := make(chan struct{})
+		unblock := make(chan struct{})
 		caller := newCaller(3)
-		caller.send = func() error { <-taken; return nil }
-		ended := serve(ctx, host, caller)
+		caller.send = func() error { <-unblock; return nil }
+		ended := serve(ctx, server, caller)
 		synctest.Wait()
-		if pending := host.Counts().Pending; pending != 3 {
+		if pending := server.Counts().Pending; pending != 3 {
 			t.Errorf("%d replies are pending, want 3", pending)
 		}
 		caller.StopReceiving()
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
-		if pending := host.Counts().Pending; pending != 0 {
+		if pending := server.Counts().Pending; pending != 0 {
 			t.Errorf("%d replies are pending after the chat failed, want 0", pending)
 		}
-		close(taken)
+		close(unblock)
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want context.Canceled", err)
 		}
-		if pending := host.Counts().Pending; pending != 0 {
+		if pending := server.Counts().Pending; pending != 0 {
 			t.Errorf("%d replies are pending after the chat, want 0", pending)
 		}
 	})
 }
 
-func TestOldestPendingOfSeveralNotesIsTheFirst(t *testing.T) {
+func TestServerOldestPendingOfSeveralNotes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &byHand{Store: notes.NewMemory()}
+		store := &manualStore{Store: notes.NewMemory()}
 		now := int64(0)
-		host := chat.NewServer(chat.Options{Store: store, Now: func() int64 { now += 100; return now }})
+		server := chat.NewServer(chat.Options{Store: store, Now: func() int64 { now += 100; return now }})
 		caller := newCaller(3)
-		ended := serve(t.Context(), host, caller)
+		ended := serve(t.Context(), server, caller)
 		for i, want := range []int64{100, 200, 300, 1000} {
 			synctest.Wait()
-			if got := host.OldestPending(1000); got != want {
+			if got := server.OldestPending(1000); got != want {
 				t.Errorf("with %d notes answered: got %d, want %d", i, got, want)
 			}
-			if i < len(store.appended) {
-				store.appended[i](nil)
+			if i < len(store.settle) {
+				store.settle[i](nil)
 			}
 		}
 		caller.StopReceiving()
@@ -156,9 +158,9 @@ func TestOldestPendingOfSeveralNotesIsTheFirst(t *testing.T) {
 	})
 }
 
-// A client takes a note now and then: each time is a progress, though the reply as a whole takes much longer than a
-// client may stall.
-func TestLongReplyThatIsReadSlowlyIsNotStalled(t *testing.T) {
+// A slow client that still reads within each stall timeout is not a slow consumer, even if its reply as a whole
+// takes much longer.
+func TestWatchdogSparesSlowSteadyReader(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const stall, count = 10 * time.Second, 50
@@ -169,11 +171,11 @@ func TestLongReplyThatIsReadSlowlyIsNotStalled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		host := chat.NewServer(chat.Options{Store: store, StallTimeout: stall})
-		defer host.Close()
+		server := chat.NewServer(chat.Options{Store: store, StallTimeout: stall})
+		defer server.Close()
 		caller := newCaller(1)
 		caller.send = func() error { time.Sleep(stall / 2); return nil }
-		ended := serve(t.Context(), host, caller)
+		ended := serve(t.Context(), server, caller)
 		synctest.Wait()
 		caller.StopReceiving()
 		if err := <-ended; err != nil || caller.got != count {
@@ -182,18 +184,18 @@ func TestLongReplyThatIsReadSlowlyIsNotStalled(t *testing.T) {
 	})
 }
 
-// forgetful is a store that forgets each note as soon as it is kept.
+// forgetful is a store that forgets each note before it settles the ticket.
 type forgetful struct{ notes.Store }
 
-func (f forgetful) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
-	position, err := notes.Append(ctx, f.Store, at, note)
+func (f forgetful) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	position, err := notes.Append(ctx, f.Store, location, note)
 	if err == nil {
 		_, err = f.Forget(ctx, note.Time+1)
 	}
 	ticket.Settle(position, err)
 }
 
-func TestReplyWithoutItsOwnNoteIsErrForgotten(t *testing.T) {
+func TestServeErrForgotten(t *testing.T) {
 	t.Parallel()
 	caller := newCaller(1)
 	caller.StopReceiving()

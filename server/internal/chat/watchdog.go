@@ -5,63 +5,64 @@ import (
 	"time"
 )
 
-// looksPerTimeout is how often a watch looks at each chat within the stall timeout.
-const looksPerTimeout = 4
+// samplesPerTimeout is the number of watchdog samples of each chat within the stall timeout.
+const samplesPerTimeout = 4
 
-// watchdog ends the chats that are stalled. One goroutine looks at all chats, so that no write needs a timer.
+// watchdog ends the chats of slow consumers. It is one goroutine that samples the progress of all chats, so
+// that no write needs a timer.
 type watchdog struct {
-	host *Server
-	stop chan struct{}
-	done sync.WaitGroup
+	server *Server
+	stop   chan struct{} // closed by close
+	done   sync.WaitGroup
 }
 
-// sample is what a watch has seen of a chat.
+// sample is the watchdog's last observation of a chat that has a write in flight.
 type sample struct {
-	progress int64
-	same     int // how often in a row it was that
+	progress  int64 // the chat's progress counter
+	unchanged int   // consecutive samples without progress
 }
 
-func startWatch(host *Server) *watchdog {
-	watch := &watchdog{host: host, stop: make(chan struct{})}
-	watch.done.Go(func() {
-		ticker := time.NewTicker(max(1, host.options.StallTimeout/looksPerTimeout))
+func startWatchdog(server *Server) *watchdog {
+	watchdog := &watchdog{server: server, stop: make(chan struct{})}
+	watchdog.done.Go(func() {
+		ticker := time.NewTicker(max(1, server.options.StallTimeout/samplesPerTimeout))
 		defer ticker.Stop()
-		looks := make(map[*chat]sample)
+		samples := make(map[*chat]sample)
 		for {
 			select {
 			case <-ticker.C:
-				looks = watch.look(looks)
-			case <-watch.stop:
+				samples = watchdog.check(samples)
+			case <-watchdog.stop:
 				return
 			}
 		}
 	})
-	return watch
+	return watchdog
 }
 
-// look resets the chats that have made no progress for as long as they may, and returns what it saw of those
-// that have something to send.
-func (w *watchdog) look(before map[*chat]sample) map[*chat]sample {
-	w.host.mu.Lock()
-	defer w.host.mu.Unlock()
-	seen := make(map[*chat]sample)
-	for chat := range w.host.chats {
-		if !chat.taking.Load() {
+// check samples every chat that has a write in flight and ends those without progress for the stall timeout. It
+// returns the samples of the others.
+func (w *watchdog) check(previous map[*chat]sample) map[*chat]sample {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	samples := make(map[*chat]sample)
+	for chat := range w.server.chats {
+		if !chat.inFlight.Load() {
 			continue
 		}
-		now := sample{progress: chat.progress.Load()}
-		if last, ok := before[chat]; ok && last.progress == now.progress {
-			now.same = last.same + 1
+		current := sample{progress: chat.progress.Load()}
+		if last, ok := previous[chat]; ok && last.progress == current.progress {
+			current.unchanged = last.unchanged + 1
 		}
-		if now.same < looksPerTimeout {
-			seen[chat] = now
+		if current.unchanged < samplesPerTimeout {
+			samples[chat] = current
 			continue
 		}
 		if chat.end(ErrStalled) {
-			w.host.counts.stalled.Add(1)
+			w.server.counts.stalled.Add(1)
 		}
 	}
-	return seen
+	return samples
 }
 
 func (w *watchdog) close() {

@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	// memoryShards is how many locks the locations share: enough that two chats seldom meet.
+	// memoryShards is the number of shards, each with its own lock: enough that two chats seldom contend.
 	memoryShards = 256
-	// memoryBlock is how many bytes of notes of one location lie together at most.
+	// memoryBlock is the largest block of notes of one location, in bytes.
 	memoryBlock = 32 << 10
-	// memoryChunk is how many notes a chunk of a range has at most.
+	// memoryChunk is the largest chunk of a range, in notes.
 	memoryChunk = 512
 )
 
-// memory is a [Store] that keeps notes until the process ends.
+// memory is a sharded [Store] in memory. Notes are lost when the process ends.
 type memory struct {
-	seed   maphash.Seed // so that nobody can choose locations that share one lock
+	seed   maphash.Seed // random, so that clients cannot choose locations of one shard
 	shards [memoryShards]memoryShard
-	// last is the position that was given last, to any note: a location of which all is forgotten
-	// leaves nothing behind, and still no position is given twice.
+	// last is the last position assigned, over all locations: no position is assigned twice, although a
+	// location without notes leaves no state.
 	last atomic.Uint64
 }
 
@@ -32,19 +32,19 @@ type memoryShard struct {
 	mu     sync.RWMutex // guards the rest
 	closed bool
 	logs   map[Location]*memoryLog
-	_      [64]byte // keeps the locks of two shards out of one cache line
+	_      [64]byte // padding against false sharing of a cache line
 }
 
-// memoryLog is the log of a location. It only ever loses notes at its start and gains them at its end, so
-// the notes of a slice once taken never change. The encoded notes lie one after the other in memory, since
-// the processor waits for memory most of the time that a replay takes: what is left of a block is the
-// capacity of the last note. Most logs have one note only, which lies where it is.
+// memoryLog is the log of a location. It is append-only, and a Forget replaces it, so that readers use its
+// slice without a lock. Encoded notes are packed into blocks, because a replay is bound by memory access; the
+// free rest of a block is the capacity of the last note. Most logs have a single note, which is stored
+// inline.
 type memoryLog struct {
 	notes []Note
-	first [1]Note
+	first [1]Note // initial array of notes
 }
 
-// NewMemory returns an empty store that keeps notes in memory, until it is closed.
+// NewMemory returns an empty store in memory.
 func NewMemory() Store {
 	store := &memory{seed: maphash.MakeSeed()}
 	for i := range store.shards {
@@ -53,27 +53,27 @@ func NewMemory() Store {
 	return store
 }
 
-func (m *memory) shard(at Location) *memoryShard {
-	return &m.shards[maphash.Comparable(m.seed, at)%memoryShards]
+func (m *memory) shard(location Location) *memoryShard {
+	return &m.shards[maphash.Comparable(m.seed, location)%memoryShards]
 }
 
-func (m *memory) Append(_ context.Context, at Location, note Note, ticket Ticket) {
-	ticket.Settle(m.shard(at).append(at, note, &m.last))
+func (m *memory) Append(_ context.Context, location Location, note Note, ticket Ticket) {
+	ticket.Settle(m.shard(location).append(location, note, &m.last))
 }
 
-func (s *memoryShard) append(at Location, note Note, last *atomic.Uint64) (Position, error) {
+func (s *memoryShard) append(location Location, note Note, last *atomic.Uint64) (Position, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return 0, ErrClosed
 	}
-	// The position is taken under the lock, so that positions grow along the log.
+	// Assign the position under the lock, so that positions grow along the log.
 	note.Position = Position(last.Add(1))
-	log := s.logs[at]
+	log := s.logs[location]
 	if log == nil {
 		log = &memoryLog{}
 		log.notes = log.first[:0]
-		s.logs[at] = log
+		s.logs[location] = log
 	}
 	log.append(note)
 	return note.Position, nil
@@ -86,42 +86,42 @@ func (l *memoryLog) append(note Note) {
 		return
 	}
 	last := l.notes[len(l.notes)-1].Encoded
-	room := last[len(last):cap(last)]
-	if len(room) < len(note.Encoded) {
-		room = make([]byte, max(len(note.Encoded), min(len(l.notes)*len(note.Encoded), memoryBlock)))
+	free := last[len(last):cap(last)]
+	if len(free) < len(note.Encoded) {
+		free = make([]byte, max(len(note.Encoded), min(len(l.notes)*len(note.Encoded), memoryBlock)))
 	}
-	note.Encoded = room[:copy(room, note.Encoded)]
+	note.Encoded = free[:copy(free, note.Encoded)]
 	l.notes = append(l.notes, note)
 }
 
-func (m *memory) Range(ctx context.Context, at Location, span Span) iter.Seq2[[]Note, error] {
+func (m *memory) Range(ctx context.Context, location Location, span Span) iter.Seq2[[]Note, error] {
 	return func(yield func([]Note, error) bool) {
-		log, err := m.shard(at).log(at)
+		log, err := m.shard(location).log(location)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		for left := span.Of(log); len(left) > 0; {
+		for rest := span.Of(log); len(rest) > 0; {
 			if err := ctx.Err(); err != nil {
 				yield(nil, err)
 				return
 			}
-			chunk := left[:min(len(left), memoryChunk)]
+			chunk := rest[:min(len(rest), memoryChunk)]
 			if !yield(chunk, nil) {
 				return
 			}
-			left = left[len(chunk):]
+			rest = rest[len(chunk):]
 		}
 	}
 }
 
-func (s *memoryShard) log(at Location) ([]Note, error) {
+func (s *memoryShard) log(location Location) ([]Note, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
-	if log := s.logs[at]; log != nil {
+	if log := s.logs[location]; log != nil {
 		return log.notes, nil
 	}
 	return nil, nil
@@ -138,8 +138,8 @@ func (m *memory) Locations(ctx context.Context) iter.Seq2[Location, error] {
 				yield(Location{}, err)
 				return
 			}
-			for _, at := range locations {
-				if !yield(at, nil) {
+			for _, location := range locations {
+				if !yield(location, nil) {
 					return
 				}
 			}
@@ -154,8 +154,8 @@ func (s *memoryShard) locations() ([]Location, error) {
 		return nil, ErrClosed
 	}
 	locations := make([]Location, 0, len(s.logs))
-	for at := range s.logs {
-		locations = append(locations, at)
+	for location := range s.logs {
+		locations = append(locations, location)
 	}
 	return locations, nil
 }
@@ -182,28 +182,28 @@ func (s *memoryShard) forget(before, now int64) (int, error) {
 		return 0, ErrClosed
 	}
 	count := 0
-	for at, log := range s.logs {
+	for location, log := range s.logs {
 		old := countOld(log.notes, before, now)
 		switch old {
 		case 0:
 			continue
 		case len(log.notes):
-			delete(s.logs, at)
+			delete(s.logs, location)
 		default:
-			// A slice of it would keep the old notes alive.
-			left := &memoryLog{}
+			// Copy: a subslice would keep the old notes in memory.
+			young := &memoryLog{}
 			for _, note := range log.notes[old:] {
 				note.Encoded = bytes.Clone(note.Encoded)
-				left.append(note)
+				young.append(note)
 			}
-			s.logs[at] = left
+			s.logs[location] = young
 		}
 		count += old
 	}
 	return count, nil
 }
 
-// countOld returns how many notes at the start of a log are to be forgotten.
+// countOld returns the length of the prefix of a log that [Store.Forget] removes.
 func countOld(log []Note, before, now int64) int {
 	count := 0
 	for i := range log {

@@ -1,6 +1,5 @@
-// Package notes keeps the notes that are left at locations. It states the contract of a [Store],
-// the log of notes, and holds its form in memory; the other forms are in folders of their own. It
-// knows nothing of RPCs: to a store a note is bytes.
+// Package notes defines [Store], an append-only log of notes per location, and implements it in memory. Other
+// implementations are in subfolders. The package knows nothing of RPCs: to a store, a note is bytes.
 package notes
 
 import (
@@ -12,18 +11,18 @@ import (
 	"time"
 )
 
-// The errors of a [Store], in its own terms. Stores wrap them with what went wrong.
+// The errors of a [Store]. Stores wrap them with the cause.
 var (
-	// ErrClosed says that the store is closed. What was asked of it did not happen.
+	// ErrClosed is the error of calls on a closed store. The call had no effect.
 	ErrClosed = errors.New("the store of notes is closed")
-	// ErrUnavailable says that the store does not serve now: it cannot be reached, or refuses to. What was
-	// asked of it certainly did not happen.
-	ErrUnavailable = errors.New("the store of notes is not available")
-	// ErrUnknown says that the fate of a note cannot be told.
+	// ErrUnavailable is the error of a store that cannot be reached, or that refuses calls. The call had no
+	// effect.
+	ErrUnavailable = errors.New("the store of notes is unavailable")
+	// ErrUnknown is the error of an append with an unknown outcome.
 	ErrUnknown = errors.New("the note may or may not be kept")
-	// ErrNoRoom says that there is no room for a note, which is not kept.
-	ErrNoRoom = errors.New("there is no room for more notes")
-	// ErrDamaged says that the store read what it cannot have written.
+	// ErrNoRoom is the error of an append to a store without free space. The note is not kept.
+	ErrNoRoom = errors.New("the store of notes is full")
+	// ErrDamaged is the error of a store that has read data that it cannot have written.
 	ErrDamaged = errors.New("the store of notes is damaged")
 )
 
@@ -33,40 +32,37 @@ type Location struct {
 	Longitude int32 `json:"longitude"`
 }
 
-// A Position says where in the log of its location a note is. Positions are opaque, but they grow
-// along a log, and no position is ever given to two notes of one location, even if the first has been
-// forgotten. 0 is before every note.
+// A Position is the opaque offset of a note in the log of its location. Positions grow along a log. A
+// position is never reused at its location, even after its note was forgotten. 0 is before every note.
 type Position uint64
 
-// A Note is a note that is kept.
+// A Note is an entry of a log.
 type Note struct {
-	// Position is set by the store.
+	// Position is assigned by the store.
 	Position Position
-	// Time is when the note came in, in nanoseconds since 1970 UTC by the server's clock.
+	// Time is the time of receipt by the server's clock, in nanoseconds since 1970 UTC.
 	Time int64
-	// Encoded is the note as the client sent it. It is never empty, and must not be changed, nor
-	// appended to.
+	// Encoded is the note as the client sent it. It is never empty. It must not be changed, nor appended to.
 	Encoded []byte
 }
 
-// Now returns the current time as notes have it.
+// Now returns the current time in the unit of [Note].Time.
 func Now() int64 {
 	return time.Now().UnixNano()
 }
 
-// An Age is what [Store.Forget] asks of a note.
+// An Age is the class of a note in [Store.Forget].
 type Age int
 
-// A note is Old if it came in before the time that Forget was given, Future if it is dated in the future,
-// and else Young.
+// A note is Old if its time is before the cutoff of Forget, Future if its time is in the future, and else
+// Young.
 const (
 	Young Age = iota
 	Old
 	Future
 )
 
-// AgeOf returns the age of a note that came in at a time, for a Forget that removes what came in before
-// another, at the present time now.
+// AgeOf returns the age of a note with a time, for a Forget with the cutoff before, at the present time now.
 func AgeOf(time, before, now int64) Age {
 	switch {
 	case time < before:
@@ -78,17 +74,17 @@ func AgeOf(time, before, now int64) Age {
 	}
 }
 
-// A Span is a part of a log: the notes whose positions are greater than After and at most Upto.
+// A Span is a range of a log: the notes with positions greater than After and at most Through.
 type Span struct {
 	After, Through Position
-	// Newest, unless it is 0, leaves out all but that many of them, the newest.
+	// Newest is the largest number of notes: the newest ones of the range. 0 is no limit.
 	Newest int
 }
 
 // Everything is the span of a whole log.
 var Everything = Span{Through: ^Position(0)}
 
-// Of returns the notes of a whole log that are in the span.
+// Of returns the subslice of a whole log that is in the span.
 func (s Span) Of(log []Note) []Note {
 	after := func(position Position) int {
 		i, found := slices.BinarySearchFunc(log, position, func(note Note, position Position) int {
@@ -106,68 +102,66 @@ func (s Span) Of(log []Note) []Note {
 	return log[min(first, end):end]
 }
 
-// A Store keeps a log of notes for each location. All of its methods may be called concurrently.
+// A Store keeps a log of notes for each location. Its methods may be called concurrently.
 //
-// There is one order for the notes of a location. Whoever reads sees a prefix of it, less the notes
-// at its start that are forgotten, that contains at least every note whose ticket was settled before.
-// A note that is read is as durable as the store promises.
+// The notes of a location have one order, the same for all readers. A read sees a prefix of it, less the
+// forgotten notes at its start, that contains at least every note whose ticket was settled before. A note
+// that is read is as durable as the store promises.
 type Store interface {
-	// Append adds a note to the end of the log of a location. It returns at once, or when there is
-	// room to take the note in; what became of the note arrives on ticket, which is settled
-	// exactly once, perhaps before Append returns: with the position of the note, as soon as
-	// the note is as durable as the store promises, or with an error. If ctx ends while Append waits
-	// for room, the ticket gets the error of ctx, and the note is not kept.
+	// Append appends a note to the log of a location. It blocks only while the store's queue is full:
+	// backpressure. The ticket is settled exactly once, perhaps before Append returns: with the position of
+	// the note once that is as durable as the store promises, or with an error. If ctx ends while Append
+	// blocks, the ticket gets the error of ctx, and the note is not kept.
 	//
-	// Notes that one goroutine appends to one location come to the log in the order of the calls.
-	// Tickets may be settled in any order. The note's Position is not looked at.
-	Append(ctx context.Context, at Location, note Note, ticket Ticket)
+	// Notes that one goroutine appends to one location enter the log in the order of the calls. Tickets may
+	// be settled in any order. The note's Position is ignored.
+	Append(ctx context.Context, location Location, note Note, ticket Ticket)
 
-	// Range reads a span of the log of a location, oldest first, in chunks of bounded size that are
-	// never empty. A chunk is valid until the next one is asked for. The last pair may carry an
-	// error, and then no notes. Between two chunks the store holds no lock and no resource for the
-	// caller, so a caller may take its time; notes may be forgotten meanwhile.
-	Range(ctx context.Context, at Location, span Span) iter.Seq2[[]Note, error]
+	// Range reads a span of the log of a location, oldest first, in chunks of bounded size that are never
+	// empty. A chunk is valid until the next one is requested. The last pair may carry an error, and then no
+	// notes. Between two chunks the store holds no lock and no resource for the caller: a slow reader blocks
+	// nobody, and notes may be forgotten meanwhile.
+	Range(ctx context.Context, location Location, span Span) iter.Seq2[[]Note, error]
 
-	// Locations returns every location that has notes, in no particular order, and each one once.
-	// Those that get their first note meanwhile, or lose their last, may be among them. The last
-	// pair may carry an error, and then no location.
+	// Locations returns every location that has notes, each once, in no particular order. It may include
+	// locations that get their first note or lose their last one meanwhile. The last pair may carry an error,
+	// and then no location.
 	Locations(ctx context.Context) iter.Seq2[Location, error]
 
-	// Forget removes the start of each log: the longest one that ends with a note that came in before
-	// a time, and in which every note did, or is dated in the future. So a wrong clock does not keep
-	// what is behind its notes. It returns how many it removed. Other calls go on meanwhile, and
-	// space is freed in the background. Several may forget at once.
+	// Forget removes a prefix of each log: the longest one that ends with an old note and has no young one,
+	// as AgeOf defines them. Notes dated in the future by a wrong clock therefore do not hold up old notes
+	// after them. It returns the number of notes removed. It does not block other calls, may be called
+	// concurrently, and frees space in the background.
 	Forget(ctx context.Context, before int64) (count int, err error)
 
-	// Close lets go of everything, once every ticket is settled. Closing again does nothing.
-	// Whatever else is asked of a closed store fails with [ErrClosed].
+	// Close drains the store: it returns once every ticket is settled and all resources are released. It is
+	// idempotent. All other calls on a closed store fail with [ErrClosed].
 	Close() error
 }
 
-// A Ticket says who hears what became of an appended note. Number is the Owner's own, and tells its
-// notes apart.
+// A Ticket is the completion of an append. Number identifies the note to its Owner.
 type Ticket struct {
 	Owner  Owner
 	Number uint64
 }
 
-// An Owner hears what became of the notes that it appended.
+// An Owner receives the results of its appends.
 type Owner interface {
-	// Settle is called once for each ticket, by any goroutine: with the position of the note, or
-	// with the error for which it has none. It must not block, nor call the store.
+	// Settle is called once per ticket, by any goroutine, with the position of the note or with an error. It
+	// must not block, nor call the store.
 	Settle(number uint64, position Position, err error)
 }
 
-// Settle tells the owner of the ticket. It is for stores to call.
+// Settle passes a result to the owner of the ticket. Stores call it.
 func (t Ticket) Settle(position Position, err error) {
 	t.Owner.Settle(t.Number, position, err)
 }
 
-// Append adds one note to a store and waits until its ticket is settled. It returns the position
-// of the note. Should ctx end before that, the note may still be kept.
-func Append(ctx context.Context, store Store, at Location, note Note) (Position, error) {
+// Append appends one note to a store, waits until its ticket is settled, and returns the note's position. If
+// ctx ends before that, the note may still be kept.
+func Append(ctx context.Context, store Store, location Location, note Note) (Position, error) {
 	settled := make(waiter, 1)
-	store.Append(ctx, at, note, Ticket{Owner: settled})
+	store.Append(ctx, location, note, Ticket{Owner: settled})
 	select {
 	case result := <-settled:
 		return result.position, result.err
@@ -176,7 +170,7 @@ func Append(ctx context.Context, store Store, at Location, note Note) (Position,
 	}
 }
 
-// waiter is the owner of one ticket, and has room for what becomes of it.
+// waiter is the owner of one ticket. It has a buffer for the result.
 type waiter chan settlement
 
 type settlement struct {

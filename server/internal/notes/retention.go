@@ -7,26 +7,25 @@ import (
 )
 
 const (
-	// Retain looks for old notes ten times within the time for which they are kept, but not more
-	// often than once a second, nor more seldom than once an hour.
-	retainPart  = 10
-	retainLeast = time.Second
-	retainMost  = time.Hour
+	// Retain calls Forget ten times within the retention, at an interval between a second and an hour.
+	checksPerRetention = 10
+	minCheckInterval   = time.Second
+	maxCheckInterval   = time.Hour
 )
 
-// Retain forgets what is older than keep, again and again, until ctx ends. It spares the notes from
-// oldestPending's time on, which is given the current time: those still wait for their replies.
-func Retain(ctx context.Context, store Store, keep time.Duration, oldestPending func(now int64) int64, logger *slog.Logger) {
-	ticker := time.NewTicker(min(max(keep/retainPart, retainLeast), retainMost))
+// Retain periodically forgets the notes that are older than the retention, until ctx ends. It spares the
+// notes from the time on that oldestPending returns for the current time: their replies are pending.
+func Retain(ctx context.Context, store Store, retention time.Duration, oldestPending func(now int64) int64, logger *slog.Logger) {
+	ticker := time.NewTicker(min(max(retention/checksPerRetention, minCheckInterval), maxCheckInterval))
 	defer ticker.Stop()
 	for {
 		now := Now()
-		count, err := store.Forget(ctx, min(now-keep.Nanoseconds(), oldestPending(now)))
+		count, err := store.Forget(ctx, min(now-retention.Nanoseconds(), oldestPending(now)))
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			logger.WarnContext(ctx, "old notes could not all be forgotten, which is tried again", "err", err)
+			logger.WarnContext(ctx, "forgetting old notes failed (will retry)", "err", err)
 		case count > 0:
 			logger.DebugContext(ctx, "forgot old notes", "notes", count)
 		}

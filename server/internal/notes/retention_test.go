@@ -11,7 +11,7 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-func TestRetainSparesNotesThatWaitForTheirReplies(t *testing.T) {
+func TestRetainSparesPendingReplies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const keep = 10 * time.Second
@@ -54,10 +54,10 @@ func TestRetainSparesNotesThatWaitForTheirReplies(t *testing.T) {
 		}()
 		check("at first", 2)
 		time.Sleep(3 * keep)
-		check("while the second note waits for its reply", 1)
+		check("while the reply to the second note is pending", 1)
 		pending.Store(0)
 		time.Sleep(3 * keep)
-		check("once it does not", 0)
+		check("afterwards", 0)
 		cancel()
 		<-retained
 	})

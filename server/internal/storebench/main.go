@@ -1,6 +1,6 @@
-// Command storebench measures the stores of notes side by side, in one run and many short rounds in
-// turn: chats that write ahead at new locations, through a whole server and without one. With
-// --fill it measures how a folder with very many notes starts, replays, and what memory it takes.
+// Command storebench compares the throughput of the stores in one run, in short alternating rounds: pipelined
+// chats at new locations, through a whole server and without RPCs. With --fill it measures a Pebble folder
+// with very many notes: the time to open it, the time of a replay, and its memory.
 package main
 
 import (
@@ -39,17 +39,17 @@ import (
 	"example.com/routeguide/server/internal/service"
 )
 
-const description = `Measure the stores of notes side by side, in one run, in rounds that take turns.`
+const description = `Compare the throughput of the stores of notes in alternating rounds.`
 
 type config struct {
-	Chats       int           `default:"64" help:"Chats at once (${default})."`
-	Connections int           `default:"4" help:"Connections that they share (${default})."`
-	Rounds      int           `default:"5" help:"Rounds of each store (${default})."`
-	Round       time.Duration `default:"2s" help:"Length of a round (${default})."`
-	Dir         string        `help:"Folder for stores; by default a temporary one, which is removed."`
-	Only        string        `help:"Measure this store only, and memory."`
-	Profile     string        `help:"Write a CPU profile there."`
-	Fill        int           `help:"Instead of all this, measure a store with so many notes."`
+	Chats       int           `default:"64" help:"Concurrent chats (${default})."`
+	Connections int           `default:"4" help:"Connections shared by the chats (${default})."`
+	Rounds      int           `default:"5" help:"Rounds per store (${default})."`
+	Round       time.Duration `default:"2s" help:"Duration of a round (${default})."`
+	Dir         string        `help:"Folder for the stores; by default a temporary one, removed at the end."`
+	Only        string        `help:"Measure only this store and memory."`
+	Profile     string        `help:"Write a CPU profile to this file."`
+	Fill        int           `help:"Measure a Pebble folder with this number of notes instead."`
 }
 
 func main() {
@@ -86,12 +86,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return compare(ctx, flags, stdout)
 }
 
-// contestant is a store that is measured.
+// contestant is a store under test.
 type contestant struct {
-	name string
-	open func(round int) (notes.Store, error)
-	over []float64 // notes/s of whole servers, by round
-	bare []float64 // notes/s without RPCs, by round
+	name        string
+	open        func(round int) (notes.Store, error)
+	wholeServer []float64 // notes/s of whole servers, by round
+	withoutRPC  []float64 // notes/s without RPCs, by round
 }
 
 func compare(ctx context.Context, flags config, stdout io.Writer) error {
@@ -109,7 +109,7 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 	contestants = append(contestants, &contestant{name: "redis", open: func(int) (notes.Store, error) {
 		return redisstore.Open(redisstore.Options{URL: "redis://" + address})
 	}})
-	places.Store(0)
+	locations.Store(0)
 	for round := range flags.Rounds {
 		for _, contestant := range contestants {
 			if flags.Only != "" && contestant.name != flags.Only && contestant.name != "memory" {
@@ -118,7 +118,7 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 			for _, measured := range []struct {
 				rates *[]float64
 				rate  func(context.Context, config, notes.Store) (float64, error)
-			}{{&contestant.over, overRPC}, {&contestant.bare, withoutRPC}} {
+			}{{&contestant.wholeServer, serverRate}, {&contestant.withoutRPC, chatRate}} {
 				store, err := contestant.open(round)
 				if err != nil {
 					return err
@@ -133,15 +133,15 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 		}
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "%d chats write ahead at new locations; %d rounds of %v in turn\n", flags.Chats, flags.Rounds, flags.Round)
+	fmt.Fprintf(table, "%d pipelined chats at new locations; %d alternating rounds of %v\n", flags.Chats, flags.Rounds, flags.Round)
 	fmt.Fprintln(table, "store\tnotes/s, whole server (median)\tagainst memory, median (min, max)\tnotes/s, no RPCs (median)\tagainst memory, median (min, max)")
 	for _, contestant := range contestants {
-		if len(contestant.over) == 0 {
+		if len(contestant.wholeServer) == 0 {
 			continue
 		}
 		fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f\t%s\n", contestant.name,
-			measure.Median(contestant.over), measure.Ratios(contestant.over, contestants[0].over),
-			measure.Median(contestant.bare), measure.Ratios(contestant.bare, contestants[0].bare))
+			measure.Median(contestant.wholeServer), measure.Ratios(contestant.wholeServer, contestants[0].wholeServer),
+			measure.Median(contestant.withoutRPC), measure.Ratios(contestant.withoutRPC, contestants[0].withoutRPC))
 	}
 	return table.Flush()
 }
@@ -170,22 +170,22 @@ func startRedis(dir string) (*process.Process, string, error) {
 	return redis, address, err
 }
 
-// ahead is how many notes a chat writes before it has read their replies.
-const ahead = 1000
+// window is the number of notes of a chat in flight.
+const window = 1000
 
-// places counts the locations that were used, so that each note is at a new one.
-var places atomic.Int32
+// locations is the number of locations used so far: each note is at a new one.
+var locations atomic.Int32
 
 func newNote() *routeguide.RouteNote {
-	place := places.Add(1)
+	number := locations.Add(1)
 	return &routeguide.RouteNote{
-		Location: &routeguide.Point{Latitude: place % 900_000_000, Longitude: place / 2},
+		Location: &routeguide.Point{Latitude: number % 900_000_000, Longitude: number / 2},
 		Message:  "a note that is as long as notes are",
 	}
 }
 
-// overRPC measures chats by gRPC with a server in this process.
-func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
+// serverRate measures chats over gRPC with a server in this process, in notes per second.
+func serverRate(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
 	service := service.New(guide.New(nil), service.Options{Chats: chat.Options{Store: store}})
 	server, err := httpserver.Listen(ctx, "127.0.0.1:0", service, httpserver.Options{MaxStreams: 1000})
 	if err != nil {
@@ -206,12 +206,12 @@ func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64
 			return err
 		}
 		var sending sync.WaitGroup
-		waiting := make(chan struct{}, ahead)
+		inFlight := make(chan struct{}, window)
 		sending.Go(func() {
 			defer func() { _ = stream.CloseRequest() }()
 			for {
 				select {
-				case waiting <- struct{}{}:
+				case inFlight <- struct{}{}:
 				case <-ctx.Done():
 					return
 				}
@@ -225,7 +225,7 @@ func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64
 				break
 			}
 			answered.Add(1)
-			<-waiting
+			<-inFlight
 		}
 		_ = stream.CloseResponse()
 		sending.Wait()
@@ -239,81 +239,81 @@ func overRPC(ctx context.Context, flags config, store notes.Store) (rate float64
 	return rate, errors.Join(err, server.Shutdown(timeout), <-served)
 }
 
-// endless is a client in this process, who writes and reads as fast as the chat lets it.
-type endless struct {
+// loopClient is the stream of a client in this process that sends and reads as fast as the chat allows.
+type loopClient struct {
 	ctx      context.Context //nolint:containedctx // It is the context of the chat.
 	answered *atomic.Int64
-	ahead    chan struct{} // has an element for each note that waits for its reply
+	window   chan struct{} // one element per note in flight
 }
 
-func (e *endless) Receive() ([]byte, error) {
+func (c *loopClient) Receive() ([]byte, error) {
 	select {
-	case e.ahead <- struct{}{}:
+	case c.window <- struct{}{}:
 		return proto.Marshal(newNote())
-	case <-e.ctx.Done():
+	case <-c.ctx.Done():
 		return nil, io.EOF
 	}
 }
 
-func (e *endless) Send([]byte) error {
-	<-e.ahead
-	e.answered.Add(1)
+func (c *loopClient) Send([]byte) error {
+	<-c.window
+	c.answered.Add(1)
 	return nil
 }
 
-func (e *endless) Flush() error { return nil }
+func (c *loopClient) Flush() error { return nil }
 
-func (e *endless) StopReceiving() {}
+func (c *loopClient) StopReceiving() {}
 
-func (e *endless) Reset() {}
+func (c *loopClient) Reset() {}
 
-// withoutRPC measures chats without a server.
-func withoutRPC(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
-	host := chat.NewServer(chat.Options{Store: store})
+// chatRate measures chats without RPCs, in notes per second.
+func chatRate(ctx context.Context, flags config, store notes.Store) (rate float64, err error) {
+	server := chat.NewServer(chat.Options{Store: store})
 	return chatFor(ctx, flags, func(ctx context.Context, _ int, answered *atomic.Int64) error {
-		_, err := host.Serve(context.WithoutCancel(ctx), &endless{ctx: ctx, answered: answered, ahead: make(chan struct{}, ahead)}, nil)
+		_, err := server.Serve(context.WithoutCancel(ctx), &loopClient{ctx: ctx, answered: answered, window: make(chan struct{}, window)}, nil)
 		return err
 	})
 }
 
-// chatFor holds chats for a round and returns how many notes were answered in a second.
+// chatFor runs chats for a round and returns the number of notes answered per second.
 func chatFor(ctx context.Context, flags config, chat func(ctx context.Context, chat int, answered *atomic.Int64) error) (float64, error) {
 	var answered atomic.Int64
 	round, cancel := context.WithTimeout(ctx, flags.Round)
 	defer cancel()
 	errs := make([]error, flags.Chats)
-	var chatting sync.WaitGroup
+	var running sync.WaitGroup
 	start := time.Now()
 	for i := range flags.Chats {
-		chatting.Go(func() { errs[i] = chat(round, i, &answered) })
+		running.Go(func() { errs[i] = chat(round, i, &answered) })
 	}
 	<-round.Done()
 	rate := float64(answered.Load()) / time.Since(start).Seconds()
-	chatting.Wait()
+	running.Wait()
 	return rate, errors.Join(errs...)
 }
 
-// fill measures a store with many notes.
+// fill measures a Pebble folder with many notes.
 func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 	store, err := pebblestore.Open(pebblestore.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
 	encoded := []byte(strings.Repeat("n", 45))
-	var waiting sync.WaitGroup
-	owner := &counter{waiting: &waiting}
+	var inFlight sync.WaitGroup
+	owner := &counter{inFlight: &inFlight}
 	start := time.Now()
 	const log = 1000
 	for i := range count {
-		at := notes.Location{Latitude: int32(i), Longitude: 1}
+		location := notes.Location{Latitude: int32(i), Longitude: 1}
 		if i%(count/20) < log {
-			// Among all the single notes, twenty logs of a thousand.
-			at = notes.Location{Latitude: int32(i / (count / 20)), Longitude: 2}
+			// Twenty logs of a thousand notes among locations with one note.
+			location = notes.Location{Latitude: int32(i / (count / 20)), Longitude: 2}
 		}
-		waiting.Add(1)
-		store.Append(ctx, at, notes.Note{Time: notes.Now(), Encoded: encoded}, notes.Ticket{Owner: owner})
+		inFlight.Add(1)
+		store.Append(ctx, location, notes.Note{Time: notes.Now(), Encoded: encoded}, notes.Ticket{Owner: owner})
 	}
-	waiting.Wait()
+	inFlight.Wait()
 	if owner.failed.Load() {
 		return errors.New("a note was not kept")
 	}
@@ -357,18 +357,18 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 }
 
 type counter struct {
-	waiting *sync.WaitGroup
-	failed  atomic.Bool
+	inFlight *sync.WaitGroup
+	failed   atomic.Bool
 }
 
 func (c *counter) Settle(_ uint64, _ notes.Position, err error) {
 	if err != nil {
 		c.failed.Store(true)
 	}
-	c.waiting.Done()
+	c.inFlight.Done()
 }
 
-// mebibytes returns how much memory this process has: -1 where there is no /proc.
+// mebibytes returns a memory value of this process from /proc in MiB, or -1 without /proc.
 func mebibytes(name string) int64 {
 	bytes, err := measure.Memory(os.Getpid(), name)
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package notefile is the file in which notes move from one store to another, and in which people look
-// at them: newline-delimited JSON, one note a line, the notes of a location together and in their
-// order. It knows the store of notes and the message that a note is.
+// Package notefile exports notes to files and imports them: newline-delimited JSON, one note per line, with
+// the notes of a location contiguous and in order. It knows the store of notes and the RouteNote message.
 package notefile
 
 import (
@@ -21,45 +20,46 @@ import (
 	"example.com/routeguide/server/internal/validate"
 )
 
-// line is one note. Its names are those of the contract, but for those that the contract lacks.
+// line is one note as JSON. Member names are those of the contract, plus time and encoded.
 type line struct {
-	Location *location `json:"location"`
-	Message  *string   `json:"message"`
-	// Time is when the note came in, in RFC 3339 with nanoseconds, UTC.
+	Location *point  `json:"location"`
+	Message  *string `json:"message"`
+	// Time is the time of receipt, in RFC 3339 with nanoseconds, UTC.
 	Time *time.Time `json:"time"`
-	// Encoded is the note as the client sent it, in Base64, if that says more than location and message do.
+	// Encoded is the note as the client sent it, in Base64. It is present only if location and message do not
+	// encode to it.
 	Encoded *string `json:"encoded,omitzero"`
 }
 
-type location struct {
+type point struct {
 	Latitude  int32 `json:"latitude"`
 	Longitude int32 `json:"longitude"`
 }
 
-// marshal returns the line of a note, with its end.
-func marshal(at notes.Location, kept notes.Note) ([]byte, error) {
+// marshal returns the line of a note, with its newline.
+func marshal(location notes.Location, kept notes.Note) ([]byte, error) {
 	var note routeguide.RouteNote
 	if err := proto.Unmarshal(kept.Encoded, &note); err != nil {
-		return nil, fmt.Errorf("%w: a note at %v: %w", notes.ErrDamaged, at, err)
+		return nil, fmt.Errorf("%w: a note at %v: %w", notes.ErrDamaged, location, err)
 	}
-	came := time.Unix(0, kept.Time).UTC()
+	received := time.Unix(0, kept.Time).UTC()
 	line := line{
-		Location: &location{at.Latitude, at.Longitude},
+		Location: &point{location.Latitude, location.Longitude},
 		Message:  new(note.GetMessage()),
-		Time:     &came,
+		Time:     &received,
 	}
-	again, err := line.encode()
+	reencoded, err := line.encode()
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(again, kept.Encoded) {
+	if !bytes.Equal(reencoded, kept.Encoded) {
 		line.Encoded = new(base64.StdEncoding.EncodeToString(kept.Encoded))
 	}
 	text, err := json.Marshal(&line)
 	return append(text, '\n'), err
 }
 
-// encode returns the note of a line on the wire.
+// encode returns the encoded note of a line.
 func (l *line) encode() ([]byte, error) {
 	if l.Encoded != nil {
 		encoded, err := base64.StdEncoding.Strict().DecodeString(*l.Encoded)
@@ -78,8 +78,8 @@ func (l *line) encode() ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(note)
 }
 
-// unmarshal returns the note of a line, which keeps every rule that RouteChat has, with texts of up to maxText bytes (0
-// is no bound). A coordinate or message that is left out is 0 or empty, as in RouteChat. Errors are of the type
+// unmarshal parses a line and validates its note as RouteChat does, with texts of up to maxText bytes (0 is
+// no limit). A missing coordinate is 0, and a missing message empty, as in RouteChat. Errors are of the type
 // [*jsonfile.Error].
 func unmarshal(text []byte, maxText int) (notes.Location, notes.Note, error) {
 	fail := func(pointer jsontext.Pointer, err error) (notes.Location, notes.Note, error) {
@@ -94,22 +94,22 @@ func unmarshal(text []byte, maxText int) (notes.Location, notes.Note, error) {
 	}
 	encoded, note, err := line.note(maxText)
 	if err != nil {
-		return fail(line.blame(err))
+		return fail(line.locate(err))
 	}
 	if pointer, err := line.agrees(note); err != nil {
 		return fail(pointer, err)
 	}
-	at := notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}
-	return at, notes.Note{Time: line.Time.UnixNano(), Encoded: encoded}, nil
+	location := notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}
+	return location, notes.Note{Time: line.Time.UnixNano(), Encoded: encoded}, nil
 }
 
-// The years in which a note may have come in.
+// The valid years of a note's time.
 const (
 	minYear = 1970
 	maxYear = 2200
 )
 
-// checkTime returns an error if a note cannot have come in then, and the value at which that is.
+// checkTime returns an error if the time is missing or out of range, and the JSON pointer to it.
 func (l *line) checkTime() (jsontext.Pointer, error) {
 	if l.Time == nil {
 		return "", errors.New("time is missing")
@@ -120,7 +120,7 @@ func (l *line) checkTime() (jsontext.Pointer, error) {
 	return "", nil
 }
 
-// note returns the note of a line, and what it is on the wire.
+// note returns the validated note of a line, encoded and decoded.
 func (l *line) note(maxText int) ([]byte, *routeguide.RouteNote, error) {
 	encoded, err := l.encode()
 	if err != nil {
@@ -136,8 +136,8 @@ func (l *line) note(maxText int) ([]byte, *routeguide.RouteNote, error) {
 	return encoded, &note, validate.Length(&note, len(encoded), maxText)
 }
 
-// blame returns err, and the value in which the note breaks a rule.
-func (l *line) blame(err error) (jsontext.Pointer, error) {
+// locate returns err and the JSON pointer to the value that it is about.
+func (l *line) locate(err error) (jsontext.Pointer, error) {
 	if l.Encoded != nil {
 		return "/encoded", fmt.Errorf("encoded: %w", err)
 	}
@@ -148,12 +148,12 @@ func (l *line) blame(err error) (jsontext.Pointer, error) {
 	return "", err
 }
 
-// agrees returns an error if the line says something else than the note that it has encoded, and the value that does:
-// an edit of the one would be lost silently.
+// agrees returns an error if location or message differ from encoded, and the JSON pointer to the one that
+// does: an edit of it would be lost silently.
 func (l *line) agrees(note *routeguide.RouteNote) (jsontext.Pointer, error) {
-	const remedy = "%s: says something else than encoded: change both, or leave encoded out"
-	at := note.GetLocation()
-	if l.Location != nil && *l.Location != (location{at.GetLatitude(), at.GetLongitude()}) {
+	const remedy = "%s: differs from encoded (change both, or remove encoded)"
+	location := note.GetLocation()
+	if l.Location != nil && *l.Location != (point{location.GetLatitude(), location.GetLongitude()}) {
 		return "/location", fmt.Errorf(remedy, "location")
 	}
 	if l.Message != nil && *l.Message != note.GetMessage() {

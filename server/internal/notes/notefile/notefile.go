@@ -15,26 +15,26 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// maxAhead is how many notes an import has on their way to the store at once.
-const maxAhead = 10_000
+// windowNotes is the largest number of appends of an import in flight.
+const windowNotes = 10_000
 
 const second = int64(time.Second)
 
-// Export writes all notes of a store. Those that come in meanwhile may or may not be among them, but
-// each log is written as it was at some time. Progress, unless it is nil, is called with the number
-// of notes so far.
+// Export writes all notes of a store. Each log is written as a consistent snapshot; there is no snapshot of
+// the store as a whole, so that notes appended meanwhile may be included or not. Progress, unless it is nil,
+// is called with the number of notes so far.
 func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(notes int)) (count int, err error) {
 	buffered := bufio.NewWriterSize(to, 1<<16)
-	for at, err := range store.Locations(ctx) {
+	for location, err := range store.Locations(ctx) {
 		if err != nil {
 			return count, err
 		}
-		for chunk, err := range store.Range(ctx, at, notes.Everything) {
+		for chunk, err := range store.Range(ctx, location, notes.Everything) {
 			if err != nil {
 				return count, err
 			}
 			for _, note := range chunk {
-				text, err := marshal(at, note)
+				text, err := marshal(location, note)
 				if err != nil {
 					return count, err
 				}
@@ -51,24 +51,24 @@ func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(
 	return count, buffered.Flush()
 }
 
-// Import adds the notes of a file to a store, with their times, in the order of the file, which must
-// have the notes of a location together. Empty lines are passed over. Each other line must keep the rules of
-// RouteChat, with texts of up to maxText bytes; 0 is no bound. An error names the line, and the byte within it.
+// Import appends the notes of a file to a store, with their times, in the order of the file. The notes of a
+// location must be contiguous. Empty lines are skipped. Every other line must pass the validation of
+// RouteChat, with texts of up to maxText bytes; 0 is no limit. An error names the line, and the byte within
+// it.
 //
-// It can be repeated, after a crash too: a note that is in the log of its location already, with the
-// same time and to the byte the same, is not added again. Should it find such a note after one that it
-// has added, which happens when the store has refused some notes of a former import, it stops. For this it remembers 32 bytes for each
-// note that the store has at the location that is imported. If a file has a note twice, the store gets
-// it twice.
+// Import is idempotent, also after a crash: a note that is already in the log of its location, with the same
+// time and the same bytes, is not added again. If such a note follows one that was added, Import fails: a
+// previous import was refused some notes, and their order cannot be kept. This takes 32 bytes of memory per
+// note in the store at the location being imported. A note that is in the file twice is added twice.
 //
-// A note that is dated in the future gets the present time, less up to two seconds: otherwise it would outlive
-// those behind it. It is known all the same when it is imported again.
+// A note dated in the future gets the present time, less up to two seconds: otherwise it would outlive the
+// notes after it. A repeated import recognizes it.
 //
-// Progress, unless it is nil, is called with the number of notes read so far. Import returns how many
-// it has added, how many were there, and how many it has added with the present time.
-func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int, progress func(notes int)) (added, there, redated int, err error) {
-	ahead := newAhead()
-	importer := importer{store: store, maxText: maxText, seed: maphash.MakeSeed(), ahead: ahead}
+// Progress, unless it is nil, is called with the number of lines read so far. Import returns the number of
+// notes added, the number already present, and the number added with the present time.
+func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int, progress func(notes int)) (added, present, redated int, err error) {
+	window := newWindow()
+	importer := importer{store: store, maxText: maxText, seed: maphash.MakeSeed(), window: window}
 	lines := bufio.NewReaderSize(from, 1<<16)
 	number := 0
 	for end := false; !end && err == nil; {
@@ -79,7 +79,7 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int,
 		}
 		number++
 		if number == 1 && bytes.HasPrefix(text, []byte(textfile.BOM)) {
-			copy(text, "   ") // Bytes are still counted as they are in the file.
+			copy(text, "   ") // Keep the length: errors count the bytes of the file.
 		}
 		if err == nil && len(bytes.TrimSpace(text)) > 0 {
 			err = importer.add(ctx, number, text)
@@ -87,94 +87,96 @@ func Import(ctx context.Context, store notes.Store, from io.Reader, maxText int,
 		if err != nil {
 			err = fmt.Errorf("line %d: %w", number, err)
 		} else {
-			err = ahead.failed()
+			err = window.failed()
 		}
 		if progress != nil && number%1000 == 0 {
 			progress(number)
 		}
 	}
-	kept, failure := ahead.wait()
+	kept, failure := window.wait()
 	if err == nil && failure != nil {
 		err = failure
 	}
-	return kept, importer.there, importer.redated, err
+	return kept, importer.present, importer.redated, err
 }
 
-// importer adds notes that are not there.
+// importer appends the notes that the store does not have.
 type importer struct {
 	store   notes.Store
-	maxText int // bytes; 0 is no bound
+	maxText int // bytes; 0 is no limit
 	seed    maphash.Seed
-	ahead   *ahead
-	at      notes.Location
-	known   map[uint64]int // by what they are: how many notes of at are there, and not in the file so far
-	// knownRedated is known by what remains of a note that got the present time: see mark.
-	knownRedated map[uint64]int
-	newer        bool // a note was added there
-	there        int
-	redated      int
+	window  *window
+
+	location  notes.Location // location being imported
+	unmatched map[uint64]int // notes in the store at location that the file did not have so far, by sum
+	// unmatchedRedated are the same notes by the sum that a redated note keeps: see fingerprint.
+	unmatchedRedated map[uint64]int
+	added            bool // a note was added at location
+
+	present int // notes already in the store
+	redated int // notes added with the present time
 }
 
-var errOrder = errors.New("this note is there already, and one before it was not: a former import was refused some notes, " +
-	"and their order cannot be kept; import into another store")
+var errOrder = errors.New("this note is already in the store, but an earlier one of its location was not: " +
+	"a previous import was refused some notes (import into another store to keep the order)")
 
 func (i *importer) add(ctx context.Context, number int, text []byte) error {
-	at, note, err := unmarshal(text, i.maxText)
+	location, note, err := unmarshal(text, i.maxText)
 	if err != nil {
 		return err
 	}
-	if i.known == nil || at != i.at {
-		if err := i.know(ctx, at); err != nil {
+	if i.unmatched == nil || location != i.location {
+		if err := i.load(ctx, location); err != nil {
 			return err
 		}
 	}
-	if i.isThere(note) {
-		if i.newer {
+	if i.takePresent(note) {
+		if i.added {
 			return errOrder
 		}
-		i.there++
+		i.present++
 		return nil
 	}
 	if now := notes.Now(); note.Time > now {
-		note.Time = (now/second-1)*second + mark(note.Time)
+		note.Time = (now/second-1)*second + fingerprint(note.Time)
 		i.redated++
 	}
-	i.newer = true
-	return i.ahead.append(ctx, i.store, at, note, number)
+	i.added = true
+	return i.window.append(ctx, i.store, location, note, number)
 }
 
-// isThere returns whether the store has a note, as it is or with the present time of a former import, that
-// the file did not have so far.
-func (i *importer) isThere(note notes.Note) bool {
+// takePresent returns whether the store has an unmatched copy of a note, with its own time or redated by a
+// previous import, and marks the copy as matched.
+func (i *importer) takePresent(note notes.Note) bool {
 	sum := i.sum(note.Time, note.Encoded)
-	if i.known[sum] > 0 {
-		i.known[sum]--
+	if i.unmatched[sum] > 0 {
+		i.unmatched[sum]--
 		return true
 	}
-	sum = i.sum(mark(note.Time), note.Encoded)
-	if i.knownRedated[sum] > 0 {
-		i.knownRedated[sum]--
+	sum = i.sum(fingerprint(note.Time), note.Encoded)
+	if i.unmatchedRedated[sum] > 0 {
+		i.unmatchedRedated[sum]--
 		return true
 	}
 	return false
 }
 
-// mark returns the nanoseconds behind the full second that a note gets whose time is in the future. They depend
-// on that time: so the note is known when it is imported again, though nothing else is left of its time.
-func mark(time int64) int64 {
+// fingerprint returns the nanoseconds within a second of the new time of a redated note. They are a hash of
+// its original time, by which a repeated import recognizes it.
+func fingerprint(time int64) int64 {
 	return (time/second + time) % second
 }
 
-// know reads what is at a location.
-func (i *importer) know(ctx context.Context, at notes.Location) error {
-	i.at, i.known, i.knownRedated, i.newer = at, make(map[uint64]int), make(map[uint64]int), false
-	for chunk, err := range i.store.Range(ctx, at, notes.Everything) {
+// load reads the log of a location.
+func (i *importer) load(ctx context.Context, location notes.Location) error {
+	i.location, i.unmatched, i.unmatchedRedated, i.added = location, make(map[uint64]int), make(map[uint64]int), false
+	for chunk, err := range i.store.Range(ctx, location, notes.Everything) {
 		if err != nil {
 			return err
 		}
 		for _, note := range chunk {
-			i.known[i.sum(note.Time, note.Encoded)]++
-			i.knownRedated[i.sum(note.Time%second, note.Encoded)]++
+			i.unmatched[i.sum(note.Time, note.Encoded)]++
+			i.unmatchedRedated[i.sum(note.Time%second, note.Encoded)]++
 		}
 	}
 	return nil
@@ -184,56 +186,56 @@ func (i *importer) sum(time int64, encoded []byte) uint64 {
 	var hash maphash.Hash
 	hash.SetSeed(i.seed)
 	maphash.WriteComparable(&hash, time)
-	_, _ = hash.Write(encoded) // It never fails.
+	_, _ = hash.Write(encoded) // never fails
 	return hash.Sum64()
 }
 
-// ahead is the owner of notes that are on their way to the store.
-type ahead struct {
-	room chan struct{} // has an element for each note on its way
-	way  sync.WaitGroup
+// window is the owner of the appends in flight, and limits their number.
+type window struct {
+	slots    chan struct{} // one element per append in flight
+	settling sync.WaitGroup
 
 	mu   sync.Mutex // guards the rest
 	kept int
-	err  error // the first one
+	err  error // first error
 }
 
-func newAhead() *ahead {
-	return &ahead{room: make(chan struct{}, maxAhead)}
+func newWindow() *window {
+	return &window{slots: make(chan struct{}, windowNotes)}
 }
 
-func (a *ahead) append(ctx context.Context, store notes.Store, at notes.Location, note notes.Note, number int) error {
+func (w *window) append(ctx context.Context, store notes.Store, location notes.Location, note notes.Note, number int) error {
 	select {
-	case a.room <- struct{}{}:
+	case w.slots <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	a.way.Add(1)
-	store.Append(ctx, at, note, notes.Ticket{Owner: a, Number: uint64(number)})
+	w.settling.Add(1)
+	store.Append(ctx, location, note, notes.Ticket{Owner: w, Number: uint64(number)})
 	return nil
 }
 
 // Settle implements [notes.Owner].
-func (a *ahead) Settle(number uint64, _ notes.Position, err error) {
-	defer a.way.Done()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	<-a.room
+func (w *window) Settle(number uint64, _ notes.Position, err error) {
+	defer w.settling.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	<-w.slots
 	if err == nil {
-		a.kept++
-	} else if a.err == nil {
-		a.err = fmt.Errorf("line %d: %w", number, err)
+		w.kept++
+	} else if w.err == nil {
+		w.err = fmt.Errorf("line %d: %w", number, err)
 	}
 }
 
-func (a *ahead) failed() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.err
+func (w *window) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
 }
 
-// wait waits for all notes, and returns how many are kept, and the first error.
-func (a *ahead) wait() (kept int, err error) {
-	a.way.Wait()
-	return a.kept, a.err
+// wait waits until no append is in flight. It returns the number of notes kept, and the first error.
+func (w *window) wait() (kept int, err error) {
+	w.settling.Wait()
+	return w.kept, w.err
 }

@@ -22,7 +22,7 @@ import (
 	"example.com/routeguide/server/internal/notes/notefile"
 )
 
-// maxText is how long texts may be, in bytes.
+// maxText is the largest text in bytes.
 const maxText = 64 << 10
 
 func note(t *testing.T, longitude int32, text string, time int64) (notes.Location, notes.Note) {
@@ -38,11 +38,11 @@ func fill(t *testing.T) notes.Store {
 	t.Helper()
 	store := notes.NewMemory()
 	for i := range 2000 {
-		at, note := note(t, int32(i%7), fmt.Sprintf("note %d \u2603 \"quoted\"\n", i/2), int64(1e18+i/4))
+		location, note := note(t, int32(i%7), fmt.Sprintf("note %d \u2603 \"quoted\"\n", i/2), int64(1e18+i/4))
 		if i%5 == 0 {
 			note.Encoded = append(note.Encoded, 0x98, 0x06, 0x07) // the unknown field 99
 		}
-		if _, err := notes.Append(t.Context(), store, at, note); err != nil {
+		if _, err := notes.Append(t.Context(), store, location, note); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,7 +59,7 @@ func export(t *testing.T, store notes.Store) string {
 }
 
 func sorted(file string) string {
-	// The order of the locations is the store's.
+	// Locations come in the store's order: sort the logs by location.
 	var logs [7]strings.Builder
 	for line := range strings.Lines(file) {
 		i := strings.Index(line, `"longitude":`) + len(`"longitude":`)
@@ -72,23 +72,23 @@ func sorted(file string) string {
 	return all.String()
 }
 
-func TestWhatIsExportedAndImportedIsTheSameAgain(t *testing.T) {
+func TestExportImportRoundTrip(t *testing.T) {
 	t.Parallel()
 	file := export(t, fill(t))
 	if got := strings.Count(file, "\n"); got != 2000 {
 		t.Errorf("the file has %d lines, want 2000", got)
 	}
 	store := notes.NewMemory()
-	added, there, redated, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
-	if redated != 0 || added != 2000 || there != 0 || err != nil {
-		t.Errorf("got %d added, %d there, %v", added, there, err)
+	added, present, redated, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
+	if redated != 0 || added != 2000 || present != 0 || err != nil {
+		t.Errorf("got %d added, %d present, %v", added, present, err)
 	}
 	if sorted(export(t, store)) != sorted(file) {
 		t.Error("the second export is not the first")
 	}
 }
 
-func TestImportCanBeRepeatedAfterACrash(t *testing.T) {
+func TestImportIsIdempotentAfterCrash(t *testing.T) {
 	t.Parallel()
 	file := export(t, fill(t))
 	lines := strings.SplitAfter(file, "\n")
@@ -105,8 +105,8 @@ func TestImportCanBeRepeatedAfterACrash(t *testing.T) {
 	}
 }
 
-// A note of 2131 would stay for a hundred years, and hold up those behind it.
-func TestImportGivesNotesFromTheFutureThePresentTime(t *testing.T) {
+// A note dated 2131 would be kept for a hundred years, and outlive the notes after it.
+func TestImportRedatesNotesFromTheFuture(t *testing.T) {
 	t.Parallel()
 	lines := []string{
 		`{"location":{"latitude":1,"longitude":2},"message":"a","time":"2020-01-02T03:04:05Z"}`,
@@ -117,7 +117,7 @@ func TestImportGivesNotesFromTheFutureThePresentTime(t *testing.T) {
 		`{"location":{"latitude":1,"longitude":2},"message":"c","time":"2020-01-02T03:04:07Z"}`,
 	}
 	file := strings.Join(lines, "\n")
-	for done := range len(lines) + 1 { // After a crash, it goes on where it was.
+	for done := range len(lines) + 1 { // the line at which a previous import crashed
 		store := notes.NewMemory()
 		before := notes.Now()
 		for _, test := range []struct {
@@ -153,7 +153,8 @@ func TestImportGivesNotesFromTheFutureThePresentTime(t *testing.T) {
 
 const good = `{"location":{"latitude":1,"longitude":2},"message":"a","time":"2026-01-02T03:04:05.000000006Z"}`
 
-// Whatever is not one JSON object, or breaks a rule of RouteChat, is refused with its line and byte, counted from 1.
+// A line that is not one JSON object, or breaks a rule of RouteChat, is an error with its line and byte,
+// counted from 1.
 func TestImportRefusesDamagedLines(t *testing.T) {
 	t.Parallel()
 	encoded := func(note *routeguide.RouteNote) string {
@@ -163,9 +164,9 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		}
 		return fmt.Sprintf(`{"encoded":%q,"time":"2026-01-02T03:04:05Z"}`, base64.StdEncoding.EncodeToString(wire))
 	}
-	there := &routeguide.Point{Latitude: 1}
+	point := &routeguide.Point{Latitude: 1}
 	for bad, want := range map[string]string{
-		// More or less than an object.
+		// Not exactly one object.
 		`{`:                   "byte 2: unexpected EOF",
 		`[]`:                  "byte 1: want an object",
 		good + good:           fmt.Sprintf("byte %d: invalid character '{' after top-level value", len(good)+1),
@@ -174,12 +175,12 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		good + "\r" + good:    fmt.Sprintf("byte %d: invalid character '{'", len(good)+2),
 		"\xef\xbb\xbf" + good: "byte 1: invalid character",
 		good + "\x00":         fmt.Sprintf("byte %d: a zero byte", len(good)+1),
-		// Texts that no client can send.
+		// Invalid strings.
 		"{\"location\":{},\"message\":\"a\xff\",\"time\":\"2026-01-02T03:04:05Z\"}": "byte 28: message: invalid UTF-8",
 		`{"location":{},"message":"\u0041\n\ud800 ","time":"2026-01-02T03:04:05Z"}`: `byte 35: message: invalid surrogate pair`,
 		`{"location":{},"message":"\udc00\ud800","time":"2026-01-02T03:04:05Z"}`:    `byte 27: message: invalid surrogate pair`,
 		`{"location":{},"message":"\ud83d\u0041","time":"2026-01-02T03:04:05Z"}`:    `byte 27: message: invalid surrogate pair`,
-		// Members that are missing, or are not what they should be.
+		// Missing, duplicate, unknown and mistyped members.
 		`{"message":"a","time":"2026-01-02T03:04:05Z"}`:                 "byte 1: location: must be set",
 		`{"location":{"latitude":1},"message":"a"}`:                     "byte 1: time is missing",
 		`{"location":null,"message":"a","time":"2026-01-02T03:04:05Z"}`: "byte 13: location: must be set",
@@ -196,17 +197,17 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		`{"location":{"latitude":1900000000},"message":"a","time":"2026-01-02T03:04:05Z"}`: "byte 13: location.latitude: 1900000000 is not between",
 		`{"location":{"latitude":1},"message":"a","time":"long ago"}`:                      "byte 49: time: want RFC 3339",
 		`{"location":{"latitude":1},"message":"a","time":"1969-12-31T23:59:59Z"}`:          "byte 49: time: 1969",
-		// What is encoded keeps the same rules.
+		// The same rules for encoded.
 		`{"encoded":"AAAA","time":"2026-01-02T03:04:05Z"}`:                                   "byte 12: encoded: proto",
 		`{"encoded":"CgA","time":"2026-01-02T03:04:05Z"}`:                                    "byte 12: encoded: want Base64",
 		`{"encoded":"CgB=","time":"2026-01-02T03:04:05Z"}`:                                   "byte 12: encoded: want Base64",
 		`{"encoded":"","time":"2026-01-02T03:04:05Z"}`:                                       "byte 12: encoded: location: must be set",
 		`{"encoded":"CgASAf8=","time":"2026-01-02T03:04:05Z"}`:                               "byte 12: encoded: string field contains invalid UTF-8",
 		encoded(&routeguide.RouteNote{Location: &routeguide.Point{Latitude: 1_900_000_000}}): "byte 12: encoded: location.latitude",
-		encoded(&routeguide.RouteNote{Location: there, Message: strings.Repeat("x", 101)}):   "byte 12: encoded: message: is 101 bytes long: at most 100",
-		`{"location":{"latitude":2},` + encoded(&routeguide.RouteNote{Location: there})[1:]:  "byte 13: location: says something else than encoded",
-		`{"message":"b",` + encoded(&routeguide.RouteNote{Location: there})[1:]:              "byte 12: message: says something else than encoded",
-		// Texts that the server would not take.
+		encoded(&routeguide.RouteNote{Location: point, Message: strings.Repeat("x", 101)}):   "byte 12: encoded: message: is 101 bytes long: at most 100",
+		`{"location":{"latitude":2},` + encoded(&routeguide.RouteNote{Location: point})[1:]:  "byte 13: location: differs from encoded",
+		`{"message":"b",` + encoded(&routeguide.RouteNote{Location: point})[1:]:              "byte 12: message: differs from encoded",
+		// A text over the limit.
 		`{"location":{},"message":"` + strings.Repeat(`\u2603`, 34) + `","time":"2026-01-02T03:04:05Z"}`: "byte 26: message: is 102 bytes long: at most 100",
 	} {
 		store := notes.NewMemory()
@@ -220,7 +221,7 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 	}
 }
 
-func TestImportBoundsWholeNotes(t *testing.T) {
+func TestImportLimitsEncodedNotes(t *testing.T) {
 	t.Parallel()
 	long := &routeguide.RouteNote{Location: &routeguide.Point{}, Message: "a"}
 	long.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), make([]byte, 1200)))
@@ -237,7 +238,7 @@ func TestImportBoundsWholeNotes(t *testing.T) {
 	}
 }
 
-func TestImportTakesWhatRouteChatTakes(t *testing.T) {
+func TestImportAcceptsValidLines(t *testing.T) {
 	t.Parallel()
 	for name, file := range map[string]string{
 		"a BOM":                       "\xef\xbb\xbf" + good + "\n",
@@ -258,7 +259,7 @@ func TestImportTakesWhatRouteChatTakes(t *testing.T) {
 	}
 }
 
-func TestImportNamesUTF16(t *testing.T) {
+func TestImportErrorNamesUTF16(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"\xff\xfe{\x00}\x00\n\x00", "\xfe\xff\x00{\x00}\x00\n"} {
 		if _, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil); err == nil || !strings.Contains(err.Error(), "line 1: byte 1: it begins with a byte order mark of UTF-16") {
@@ -267,7 +268,7 @@ func TestImportNamesUTF16(t *testing.T) {
 	}
 }
 
-// late is a store that refuses the second note, once it has the fourth.
+// late is a store that fails the second append after the fourth.
 type late struct {
 	notes.Store
 
@@ -275,9 +276,9 @@ type late struct {
 	second notes.Ticket
 }
 
-var errLate = errors.New("refused late")
+var errLate = errors.New("late append error")
 
-func (s *late) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
+func (s *late) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
 	switch s.count++; s.count {
 	case 2:
 		s.second = ticket
@@ -285,10 +286,10 @@ func (s *late) Append(ctx context.Context, at notes.Location, note notes.Note, t
 	case 4:
 		s.second.Owner.Settle(s.second.Number, 0, errLate)
 	}
-	s.Store.Append(ctx, at, note, ticket)
+	s.Store.Append(ctx, location, note, ticket)
 }
 
-func TestImportNamesTheLineThatTheStoreRefuses(t *testing.T) {
+func TestImportErrorNamesLineOfAppendError(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfter(export(t, fill(t)), "\n")
 	file := "\n" + strings.Join(lines[:5], "")
@@ -298,33 +299,33 @@ func TestImportNamesTheLineThatTheStoreRefuses(t *testing.T) {
 	}
 }
 
-// A former import lost the first of two notes: it cannot be added any more without changing their order.
-func TestImportRefusesToChangeTheOrder(t *testing.T) {
+// A previous import lost the first of two notes: to append it now would change their order.
+func TestImportErrorIfOrderWouldChange(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfter(export(t, fill(t)), "\n")
 	store := notes.NewMemory()
 	if added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[1]), maxText, nil); added != 1 || err != nil {
 		t.Fatalf("got %d added, %v", added, err)
 	}
-	_, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[0]+lines[1]), maxText, nil)
-	if want := "line 2: this note is there already, and one before it was not"; there != 0 || err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %d there, %v, want %q", there, err, want)
+	_, present, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[0]+lines[1]), maxText, nil)
+	if want := "line 2: this note is already in the store, but an earlier one of its location was not"; present != 0 || err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %d present, %v, want %q", present, err, want)
 	}
 }
 
-func TestImportAddsANoteThatIsTwiceInTheFileAndOnceInTheStore(t *testing.T) {
+func TestImportAddsDuplicateLines(t *testing.T) {
 	t.Parallel()
 	store := notes.NewMemory()
 	for want, file := range []string{good, good + "\n" + good} {
-		added, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
-		if added != 1 || there != want || err != nil {
-			t.Errorf("got %d added, %d there, %v, want 1 and %d", added, there, err, want)
+		added, present, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
+		if added != 1 || present != want || err != nil {
+			t.Errorf("got %d added, %d present, %v, want 1 and %d", added, present, err, want)
 		}
 	}
 }
 
-// A full disk shows at the last write, since small files are written by that alone.
-func TestExportFailsWhenItsLastWriteFails(t *testing.T) {
+// A small file is written by the final flush alone, which must report a full disk.
+func TestExportErrorOfLastWrite(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -332,8 +333,8 @@ func TestExportFailsWhenItsLastWriteFails(t *testing.T) {
 	}
 	defer full.Close()
 	store := notes.NewMemory()
-	at, note := note(t, 1, "a", 1e18)
-	if _, err := notes.Append(t.Context(), store, at, note); err != nil {
+	location, note := note(t, 1, "a", 1e18)
+	if _, err := notes.Append(t.Context(), store, location, note); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := notefile.Export(t.Context(), store, full, nil); !errors.Is(err, syscall.ENOSPC) {
@@ -341,15 +342,15 @@ func TestExportFailsWhenItsLastWriteFails(t *testing.T) {
 	}
 }
 
-// broken is a store of which a part can be read.
+// broken is a store whose Locations ends with an error.
 type broken struct{ notes.Store }
 
-var errBroken = errors.New("it breaks off")
+var errBroken = errors.New("locations error")
 
 func (s broken) Locations(ctx context.Context) iter.Seq2[notes.Location, error] {
 	return func(yield func(notes.Location, error) bool) {
-		for at, err := range s.Store.Locations(ctx) {
-			if !yield(at, err) {
+		for location, err := range s.Store.Locations(ctx) {
+			if !yield(location, err) {
 				return
 			}
 		}
@@ -357,7 +358,7 @@ func (s broken) Locations(ctx context.Context) iter.Seq2[notes.Location, error] 
 	}
 }
 
-func TestExportFromASocketThatIsCutFails(t *testing.T) {
+func TestExportFromErrorOnTruncatedResponse(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sock")
 	socket, err := notefile.NewSocket(t.Context(), path, broken{fill(t)})
@@ -366,20 +367,20 @@ func TestExportFromASocketThatIsCutFails(t *testing.T) {
 	}
 	var file strings.Builder
 	if err := notefile.ExportFrom(t.Context(), path, &file); err == nil {
-		t.Errorf("%d notes of a store that breaks off count as all", strings.Count(file.String(), "\n"))
+		t.Errorf("a truncated export of %d notes is no error", strings.Count(file.String(), "\n"))
 	}
 	if _, err := notefile.CountFrom(t.Context(), path); err == nil {
-		t.Error("the notes of a store that breaks off are counted")
+		t.Error("a truncated count is no error")
 	}
 	if err := socket.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// A folder may have a longer path than the address of a socket. Only the user of the server may read from it.
-func TestSocketInAFolderWithALongPath(t *testing.T) {
+// The path of a folder may be longer than an address of a socket. Only the server's user may connect.
+func TestSocketWithLongPath(t *testing.T) {
 	t.Parallel()
-	short, err := os.MkdirTemp("", "") // That of t.TempDir has the name of the test.
+	short, err := os.MkdirTemp("", "") // t.TempDir is too long: it has the name of the test.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -399,7 +400,7 @@ func TestSocketInAFolderWithALongPath(t *testing.T) {
 			continue
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
-			t.Errorf("%d bytes: got %v, %v, want a socket for its user alone", len(path), info, err)
+			t.Errorf("%d bytes: got %v, %v, want a socket with the mode 0600", len(path), info, err)
 		}
 		if stats, err := notefile.CountFrom(t.Context(), path); err != nil || stats.Notes != 2000 {
 			t.Errorf("%d bytes: got %d notes, %v", len(path), stats.Notes, err)
@@ -408,12 +409,12 @@ func TestSocketInAFolderWithALongPath(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%d bytes: the socket is left behind: %v", len(path), err)
+			t.Errorf("%d bytes: the socket was not removed: %v", len(path), err)
 		}
 	}
 }
 
-func TestStats(t *testing.T) {
+func TestCount(t *testing.T) {
 	t.Parallel()
 	stats, err := notefile.Count(t.Context(), fill(t), nil)
 	if err != nil {
@@ -441,8 +442,8 @@ func FuzzImport(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, there, _, err := notefile.Import(t.Context(), store, strings.NewReader(export(t, store)), maxText, nil)
-		if err != nil || again != 0 || there != added {
+		again, present, _, err := notefile.Import(t.Context(), store, strings.NewReader(export(t, store)), maxText, nil)
+		if err != nil || again != 0 || present != added {
 			t.Errorf("of %d notes that were imported, %d are new when their export is: %v", added, again, err)
 		}
 	})

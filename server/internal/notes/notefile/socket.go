@@ -15,18 +15,18 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// A Socket lets other processes of the same user read a store that only one process can have open. It
-// is an HTTP server on a socket in the file system.
+// A Socket lets other processes of the same user read a store that only one process can have open. It is an
+// HTTP server on a Unix domain socket.
 type Socket struct {
 	path   string
 	server *http.Server
 	served chan error
 }
 
-// socketTimeout is how long a reader may take to ask.
+// socketTimeout is the read deadline of a request's headers.
 const socketTimeout = 10 * time.Second
 
-// NewSocket serves a store on a socket at path, in place of what is left of an earlier one.
+// NewSocket serves a store on a socket at path. It replaces a stale socket there.
 func NewSocket(ctx context.Context, path string, store notes.Store) (*Socket, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -41,7 +41,7 @@ func NewSocket(ctx context.Context, path string, store notes.Store) (*Socket, er
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /export", func(response http.ResponseWriter, request *http.Request) {
 		if _, err := Export(request.Context(), store, response, nil); err != nil {
-			panic(http.ErrAbortHandler) // So the reader sees that the file is not whole.
+			panic(http.ErrAbortHandler) // Abort the response: the reader must not take a truncated file for whole.
 		}
 	})
 	mux.HandleFunc("GET /stats", func(response http.ResponseWriter, request *http.Request) {
@@ -62,7 +62,7 @@ func NewSocket(ctx context.Context, path string, store notes.Store) (*Socket, er
 	return socket, nil
 }
 
-// Close ends the socket, and what is read from it.
+// Close closes the socket and aborts the requests in flight.
 func (s *Socket) Close() error {
 	err := s.server.Close()
 	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
@@ -84,17 +84,17 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 		return nil, err
 	}
 	if unix, ok := listener.(*net.UnixListener); ok {
-		unix.SetUnlinkOnClose(false) // The address may mean another file by then. Close removes the socket.
+		unix.SetUnlinkOnClose(false) // The address may name another file by then: Close removes path.
 	}
 	return listener, nil
 }
 
-// maxAddress is how long the address of a socket may be on any system, in bytes: the least of sun_path, with a zero
-// byte at its end.
+// maxAddress is the longest portable address of a Unix domain socket, in bytes: the smallest sun_path of any
+// system, less its zero byte.
 const maxAddress = 103
 
-// withAddress calls use with an address of the socket at path, which is good for as long as that takes. A path that is
-// too long for an address is shortened by way of a descriptor of its folder, as Linux has it in /proc.
+// withAddress calls use with an address of the socket at path, valid during the call. A path that is too long
+// for an address is replaced by one through the file descriptor of its folder in Linux's /proc.
 func withAddress(path string, use func(address string) error) error {
 	if len(path) <= maxAddress {
 		return use(path)
@@ -106,7 +106,7 @@ func withAddress(path string, use func(address string) error) error {
 	defer folder.Close()
 	descriptor := fmt.Sprintf("/proc/self/fd/%d", folder.Fd())
 	if _, err := os.Stat(descriptor); err != nil {
-		return fmt.Errorf("%s: a socket can have a path of %d bytes at most here: %w", path, maxAddress, err)
+		return fmt.Errorf("%s: the path of a socket is limited to %d bytes on this system: %w", path, maxAddress, err)
 	}
 	return use(filepath.Join(descriptor, filepath.Base(path)))
 }
@@ -142,14 +142,14 @@ func get(ctx context.Context, path, what string, read func(io.Reader) error) err
 	}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		return fmt.Errorf("ask the server that has the store: %w", err)
+		return fmt.Errorf("request from the server that has the store open: %w", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the server that has the store: it says %s", response.Status)
+		return fmt.Errorf("request from the server that has the store open: status %s", response.Status)
 	}
 	if err := read(response.Body); err != nil {
-		return fmt.Errorf("read from the server that has the store: %w", err)
+		return fmt.Errorf("read from the server that has the store open: %w", err)
 	}
 	return nil
 }

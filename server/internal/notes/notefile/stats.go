@@ -8,31 +8,30 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// Stats is what there is to count in a store.
+// Stats are the statistics of a store.
 type Stats struct {
 	Notes     int `json:"notes"`
 	Locations int `json:"locations"`
-	// Bytes is the size of the encoded notes.
+	// Bytes is the total size of the encoded notes.
 	Bytes int64 `json:"bytes"`
-	// Longest is how many notes the longest log has, and LongestAt where that is.
+	// Longest is the length of the longest log in notes, and LongestAt its location.
 	Longest   int            `json:"longestLog"`
 	LongestAt notes.Location `json:"longestLogAt"`
-	// Oldest and Newest are the times of the first and the last note; zero without notes.
+	// Oldest and Newest are the earliest and the latest time of a note; zero without notes.
 	Oldest time.Time `json:"oldest"`
 	Newest time.Time `json:"newest"`
 }
 
-// Count counts what is in a store. Progress, unless it is nil, is called with the number of notes so
-// far.
+// Count reads a whole store. Progress, unless it is nil, is called with the number of notes so far.
 func Count(ctx context.Context, store notes.Store, progress func(notes int)) (Stats, error) {
 	var stats Stats
 	oldest, newest := int64(math.MaxInt64), int64(math.MinInt64)
-	for at, err := range store.Locations(ctx) {
+	for location, err := range store.Locations(ctx) {
 		if err != nil {
 			return stats, err
 		}
 		length := 0
-		for chunk, err := range store.Range(ctx, at, notes.Everything) {
+		for chunk, err := range store.Range(ctx, location, notes.Everything) {
 			if err != nil {
 				return stats, err
 			}
@@ -43,12 +42,12 @@ func Count(ctx context.Context, store notes.Store, progress func(notes int)) (St
 			length += len(chunk)
 		}
 		if length == 0 {
-			continue // It was all forgotten meanwhile.
+			continue // The log was forgotten meanwhile.
 		}
 		stats.Locations++
 		stats.Notes += length
 		if length > stats.Longest {
-			stats.Longest, stats.LongestAt = length, at
+			stats.Longest, stats.LongestAt = length, location
 		}
 		if progress != nil {
 			progress(stats.Notes)

@@ -1,5 +1,4 @@
-// Package notestest is the contract of a store of notes as a set of tests, which every form of it
-// passes.
+// Package notestest is the conformance test suite of [notes.Store]. Every implementation runs it.
 package notestest
 
 import (
@@ -15,11 +14,11 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// An Opener gives tests an empty store. Reopen closes it and opens it again, with the notes that it
-// had; it is nil for a store whose notes end with it.
+// An Opener opens an empty store for a test. Reopen closes the store and opens it again with its notes; it is
+// nil for a store that is not durable.
 type Opener func(t *testing.T) (store notes.Store, reopen func() notes.Store)
 
-// Reopening returns the store that open opens, and what closes it and opens it again.
+// Reopening returns a store that open opens, and a function that closes it and opens it again.
 func Reopening(t *testing.T, open func() notes.Store) (store notes.Store, reopen func() notes.Store) {
 	t.Helper()
 	store = open()
@@ -32,26 +31,26 @@ func Reopening(t *testing.T, open func() notes.Store) (store notes.Store, reopen
 	}
 }
 
-// Run tests that the stores that open returns keep the contract of [notes.Store]. It closes them.
+// Run tests the stores that open returns against the contract of [notes.Store]. It closes them.
 func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, notes.Store){
-		"an unknown location has an empty log":               emptyLog,
-		"notes come back as they were, oldest first":         order,
-		"a span begins after and ends at its positions":      bounds,
-		"the newest notes are the last ones of the span":     newest,
-		"writers at shared locations see one order":          oneOrder,
-		"a long log comes in bounded chunks":                 longLog,
-		"a huge note is a chunk of its own":                  hugeNote,
-		"a range can be left early":                          leftEarly,
-		"a range ends with its context":                      cancelled,
-		"each location with notes is listed once":            locations,
-		"what is forgotten is the old start of each log":     forget,
-		"a note from the future holds up no old ones":        forgetFuture,
-		"a long log from the future holds up no old ones":    forgetLongFuture,
-		"a position is never given twice":                    positions,
-		"notes can be forgotten while others write and read": forgetMeanwhile,
-		"use after Close is an error":                        closed,
+		"Range of an unknown location is empty":     emptyLog,
+		"Range is in append order":                  order,
+		"Range excludes After and includes Through": bounds,
+		"Span.Newest": newest,
+		"concurrent Append has one order per location": oneOrder,
+		"Range of a long log is chunked":               longLog,
+		"Range of huge notes":                          hugeNote,
+		"Range can be left early":                      leftEarly,
+		"Range ends with its context":                  cancelled,
+		"Locations lists each location once":           locations,
+		"Forget removes the old prefix of each log":    forget,
+		"Forget with notes dated in the future":        forgetFuture,
+		"Forget with long logs dated in the future":    forgetLongFuture,
+		"Position is never reused":                     positions,
+		"Forget during Append and Range":               forgetMeanwhile,
+		"ErrClosed after Close":                        closed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +63,7 @@ func Run(t *testing.T, open Opener) {
 			test(t, store)
 		})
 	}
-	t.Run("notes and positions outlive the store", func(t *testing.T) {
+	t.Run("notes and positions survive a restart", func(t *testing.T) {
 		t.Parallel()
 		store, reopen := open(t)
 		if reopen != nil {
@@ -77,10 +76,10 @@ func Run(t *testing.T, open Opener) {
 }
 
 // read returns the notes of a range.
-func read(t *testing.T, store notes.Store, at notes.Location, span notes.Span) []notes.Note {
+func read(t *testing.T, store notes.Store, location notes.Location, span notes.Span) []notes.Note {
 	t.Helper()
 	var log []notes.Note
-	for chunk, err := range store.Range(t.Context(), at, span) {
+	for chunk, err := range store.Range(t.Context(), location, span) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,17 +87,17 @@ func read(t *testing.T, store notes.Store, at notes.Location, span notes.Span) [
 			t.Error("a chunk without notes")
 		}
 		for _, note := range chunk {
-			note.Encoded = bytes.Clone(note.Encoded) // The chunk is valid until the next one only.
+			note.Encoded = bytes.Clone(note.Encoded) // A chunk is valid until the next one only.
 			log = append(log, note)
 		}
 	}
 	return log
 }
 
-// add adds a note whose time is its length, and returns its position.
-func add(t *testing.T, store notes.Store, at notes.Location, text string) notes.Position {
+// add appends a note and returns its position. The time of the note is the length of its text.
+func add(t *testing.T, store notes.Store, location notes.Location, text string) notes.Position {
 	t.Helper()
-	position, err := notes.Append(t.Context(), store, at, draft(text))
+	position, err := notes.Append(t.Context(), store, location, draft(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,13 +131,13 @@ func emptyLog(t *testing.T, store notes.Store) {
 }
 
 func order(t *testing.T, store notes.Store) {
-	here, there := notes.Location{Latitude: -1, Longitude: 7}, notes.Location{Latitude: -1, Longitude: 8}
+	here, elsewhere := notes.Location{Latitude: -1, Longitude: 7}, notes.Location{Latitude: -1, Longitude: 8}
 	for _, text := range []string{"a", "b\x00\xff", "c"} {
 		add(t, store, here, text)
-		add(t, store, there, "not "+text)
+		add(t, store, elsewhere, "not "+text)
 	}
 	check(t, read(t, store, here, notes.Everything), "a", "b\x00\xff", "c")
-	check(t, read(t, store, there, notes.Everything), "not a", "not b\x00\xff", "not c")
+	check(t, read(t, store, elsewhere, notes.Everything), "not a", "not b\x00\xff", "not c")
 }
 
 func bounds(t *testing.T, store notes.Store) {
@@ -166,7 +165,7 @@ func newest(t *testing.T, store notes.Store) {
 	check(t, read(t, store, notes.Location{}, notes.Span{Through: c, Newest: 1}))
 }
 
-// receipts is the owner of notes that are written ahead.
+// receipts is the owner of notes that are appended without waiting.
 type receipts struct {
 	settled   sync.WaitGroup
 	mu        sync.Mutex // guards the rest
@@ -189,7 +188,7 @@ func (r *receipts) Settle(number uint64, position notes.Position, err error) {
 
 func oneOrder(t *testing.T, store notes.Store) {
 	const writers, count, locations = 16, 500, 3
-	at := func(i int) notes.Location { return notes.Location{Latitude: int32(i % locations)} }
+	location := func(i int) notes.Location { return notes.Location{Latitude: int32(i % locations)} }
 	var writing sync.WaitGroup
 	owners := make([]*receipts, writers)
 	for writer := range writers {
@@ -198,14 +197,14 @@ func oneOrder(t *testing.T, store notes.Store) {
 		owner.settled.Add(count)
 		writing.Go(func() {
 			for i := range count {
-				store.Append(t.Context(), at(i), draft(fmt.Sprintf("%d %d", writer, i)), notes.Ticket{Owner: owner, Number: uint64(i)})
+				store.Append(t.Context(), location(i), draft(fmt.Sprintf("%d %d", writer, i)), notes.Ticket{Owner: owner, Number: uint64(i)})
 				if i%50 == 0 {
-					// What is read while others write is a prefix: it never changes any more.
-					first := read(t, store, at(i), notes.Everything)
-					second := read(t, store, at(i), notes.Everything)
+					// A concurrent read is a prefix of the log: it never changes afterwards.
+					first := read(t, store, location(i), notes.Everything)
+					second := read(t, store, location(i), notes.Everything)
 					for j, note := range first {
 						if string(second[j].Encoded) != string(note.Encoded) || second[j].Position != note.Position {
-							t.Errorf("note %d of %v has changed from %q to %q", j, at(i), note.Encoded, second[j].Encoded)
+							t.Errorf("note %d of %v has changed from %q to %q", j, location(i), note.Encoded, second[j].Encoded)
 						}
 					}
 				}
@@ -215,9 +214,9 @@ func oneOrder(t *testing.T, store notes.Store) {
 	}
 	writing.Wait()
 	kept := 0
-	next := make(map[string]int) // by writer and location: the next number to see there
+	next := make(map[string]int) // smallest valid number of the next note, by writer and location
 	for i := range locations {
-		log := read(t, store, at(i), notes.Everything)
+		log := read(t, store, location(i), notes.Everything)
 		kept += len(log)
 		for _, note := range log {
 			var writer, number int
@@ -314,11 +313,11 @@ func cancelled(t *testing.T, store notes.Store) {
 func locations(t *testing.T, store notes.Store) {
 	want := make(map[notes.Location]bool)
 	for i := range int32(3000) {
-		at := notes.Location{Latitude: i - 1500, Longitude: -i * 7}
-		want[at] = true
-		add(t, store, at, "a")
+		location := notes.Location{Latitude: i - 1500, Longitude: -i * 7}
+		want[location] = true
+		add(t, store, location, "a")
 		if i%10 == 0 {
-			add(t, store, at, "b")
+			add(t, store, location, "b")
 		}
 	}
 	for _, extreme := range []notes.Location{
@@ -329,14 +328,14 @@ func locations(t *testing.T, store notes.Store) {
 		want[extreme] = true
 		add(t, store, extreme, "a")
 	}
-	for at, err := range store.Locations(t.Context()) {
+	for location, err := range store.Locations(t.Context()) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !want[at] {
-			t.Errorf("%v has no notes, or is listed twice", at)
+		if !want[location] {
+			t.Errorf("%v has no notes, or is listed twice", location)
 		}
-		delete(want, at)
+		delete(want, location)
 	}
 	if len(want) > 0 {
 		t.Errorf("%d locations are not listed", len(want))
@@ -362,9 +361,9 @@ func forget(t *testing.T, store notes.Store) {
 	if count, err := store.Forget(ctx, 5); count != 0 || err != nil {
 		t.Errorf("Forget again: got %d, %v, want 0", count, err)
 	}
-	for at, err := range store.Locations(ctx) {
-		if at == old || err != nil {
-			t.Errorf("%v, %v is listed after all its notes were forgotten", at, err)
+	for location, err := range store.Locations(ctx) {
+		if location == old || err != nil {
+			t.Errorf("%v, %v is listed after all its notes were forgotten", location, err)
 		}
 	}
 	last := add(t, store, old, "7777777")
@@ -372,16 +371,16 @@ func forget(t *testing.T, store notes.Store) {
 	check(t, read(t, store, mixed, notes.Span{Through: notes.Everything.Through, Newest: 2}), "3", "666666")
 }
 
-// fill appends a note for each character of a log: o is an old one, f one that is dated in the future, and y
-// one that is neither.
-func fill(t *testing.T, store notes.Store, at notes.Location, log string) {
+// fill appends a note for each character of a log: o is an old note, f a note dated in the future, and y a
+// young note.
+func fill(t *testing.T, store notes.Store, location notes.Location, log string) {
 	t.Helper()
 	owner := &receipts{positions: make(map[uint64]notes.Position)}
 	owner.settled.Add(len(log))
 	for i, age := range []byte(log) {
 		time := map[byte]int64{'o': 1, 'y': 1000, 'f': math.MaxInt64 / 2}[age]
 		note := notes.Note{Time: time, Encoded: []byte{age}}
-		store.Append(t.Context(), at, note, notes.Ticket{Owner: owner, Number: uint64(i)})
+		store.Append(t.Context(), location, note, notes.Ticket{Owner: owner, Number: uint64(i)})
 	}
 	owner.settled.Wait()
 	if err := errors.Join(owner.errs...); err != nil {
@@ -389,11 +388,11 @@ func fill(t *testing.T, store notes.Store, at notes.Location, log string) {
 	}
 }
 
-// ages returns the log that fill has made, or what is left of it.
-func ages(t *testing.T, store notes.Store, at notes.Location) string {
+// ages returns what is left of a log that fill has appended.
+func ages(t *testing.T, store notes.Store, location notes.Location) string {
 	t.Helper()
 	var log []byte
-	for _, note := range read(t, store, at, notes.Everything) {
+	for _, note := range read(t, store, location, notes.Everything) {
 		log = append(log, note.Encoded...)
 	}
 	return string(log)
@@ -415,9 +414,9 @@ func forgetFuture(t *testing.T, store notes.Store) {
 	}
 	want, before := 0, make([]notes.Position, len(logs))
 	for i, test := range logs {
-		at := notes.Location{Latitude: int32(i)}
-		fill(t, store, at, test.log)
-		log := read(t, store, at, notes.Everything)
+		location := notes.Location{Latitude: int32(i)}
+		fill(t, store, location, test.log)
+		log := read(t, store, location, notes.Everything)
 		before[i] = log[len(log)-1].Position
 		want += len(test.log) - len(test.left)
 	}
@@ -439,7 +438,7 @@ func forgetFuture(t *testing.T, store notes.Store) {
 	}
 }
 
-// forgetLongFuture has logs that are longer than what a store looks at or forgets at once.
+// forgetLongFuture has logs that are longer than what a store reads or deletes in one step.
 func forgetLongFuture(t *testing.T, store notes.Store) {
 	const long = 17_000
 	future := strings.Repeat("f", long)
@@ -494,22 +493,22 @@ func forgetMeanwhile(t *testing.T, store notes.Store) {
 		}
 	})
 	for writer := range writers {
-		at := notes.Location{Latitude: int32(writer % 2)}
+		location := notes.Location{Latitude: int32(writer % 2)}
 		writing.Go(func() {
 			for i := range count {
-				// The young ones stay, and so does what comes after them.
+				// Young notes stay, and so do the notes after them.
 				text := "y"
 				if i >= count/2 {
 					text = "young"
 				}
-				position, err := notes.Append(ctx, store, at, draft(text))
+				position, err := notes.Append(ctx, store, location, draft(text))
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				log := read(t, store, at, notes.Span{Through: position})
+				log := read(t, store, location, notes.Span{Through: position})
 				if text == "young" && (len(log) == 0 || log[len(log)-1].Position != position) {
-					t.Errorf("the note at %d is not the last of its reply", position)
+					t.Errorf("the note at %d is not the last one of the range", position)
 				}
 			}
 		})
@@ -531,7 +530,7 @@ func forgetMeanwhile(t *testing.T, store notes.Store) {
 }
 
 func restarts(t *testing.T, store notes.Store, reopen func() notes.Store) notes.Store {
-	here, there := notes.Location{Latitude: 1}, notes.Location{Longitude: 1}
+	here, elsewhere := notes.Location{Latitude: 1}, notes.Location{Longitude: 1}
 	last := notes.Position(0)
 	var want []string
 	for i := range 5 {
@@ -541,7 +540,7 @@ func restarts(t *testing.T, store notes.Store, reopen func() notes.Store) notes.
 			t.Errorf("position %d comes after %d", position, last)
 		}
 		last = position
-		forgotten := add(t, store, there, "a")
+		forgotten := add(t, store, elsewhere, "a")
 		if i%2 == 1 {
 			if _, err := store.Forget(t.Context(), 1); err != nil {
 				t.Fatal(err)
@@ -549,7 +548,7 @@ func restarts(t *testing.T, store notes.Store, reopen func() notes.Store) notes.
 		}
 		store = reopen()
 		check(t, read(t, store, here, notes.Everything), want...)
-		if again := add(t, store, there, "a"); again <= forgotten {
+		if again := add(t, store, elsewhere, "a"); again <= forgotten {
 			t.Errorf("position %d comes after %d", again, forgotten)
 		}
 		check(t, read(t, store, here, notes.Span{Through: last, Newest: 1}), fmt.Sprint(i))

@@ -17,89 +17,87 @@ import (
 )
 
 const (
-	// groupNotes and groupBytes bound what is written at once, but for its last note.
+	// Limits of a commit group, in notes and bytes. The last note may exceed groupBytes.
 	groupNotes = 4096
 	groupBytes = 4 << 20
-	// waitingBytes is how much may wait to be written before Append waits too.
-	waitingBytes = 32 << 20
+	// queueBytes is the size of the queue, in bytes, from which on Append blocks.
+	queueBytes = 32 << 20
 )
 
-// appended is a note on its way to the disk.
-type appended struct {
-	at     notes.Location
-	note   notes.Note
-	ticket notes.Ticket
+// pendingNote is a note that is not yet committed, with its ticket.
+type pendingNote struct {
+	location notes.Location
+	note     notes.Note
+	ticket   notes.Ticket
 }
 
-func (a *appended) size() int {
-	return len(a.note.Encoded) + noteOverhead
+func (n *pendingNote) size() int {
+	return len(n.note.Encoded) + noteOverhead
 }
 
-// erasure is old notes on their way out.
+// erasure asks the committer to delete old notes.
 type erasure struct {
 	logs []oldNotes
-	done chan<- error
+	done chan<- error // receives the result; buffered
 }
 
-// work is one thing for the committer to do.
+// work is one item of the committer's queue: a note, or an erasure.
 type work struct {
-	appended
-	erase *erasure // if it is set, there is no note
+	pendingNote
+	erase *erasure // nil for a note
 }
 
-// committer is the one goroutine that writes. It takes what all chats have appended meanwhile, gives
-// it positions, writes and syncs it at once, and settles the tickets. So one sync serves many notes,
-// and order, durability and the notes that are remembered are decided in one place.
+// committer implements group commit. It is the only goroutine that writes: it takes all notes that chats have
+// appended since the last group, assigns their positions, writes and syncs them as one batch, and settles their
+// tickets. Order, durability and the contents of the cache are decided in this one place.
 type committer struct {
-	db     *pebble.DB
-	recent *logCache
-	room   *space
-	gate   queue.Gate // for notes
-	inbox  *queue.Queue[work]
-	done   chan struct{}  // is closed when the goroutine has ended
-	last   notes.Position // was given last; only the goroutine looks at it
-	synced atomic.Uint64  // the last position that is on the disk
-	erased atomic.Int64   // bytes whose space is not freed yet
-	// committed is Options.Committed.
-	committed func(time.Duration)
+	db          *pebble.DB
+	cache       *logCache
+	space       *space
+	gate        queue.Gate // refuses notes while there is no space
+	queue       *queue.Queue[work]
+	done        chan struct{}       // closed when the goroutine has ended
+	last        notes.Position      // last position assigned; owned by the goroutine
+	synced      atomic.Uint64       // last position on the disk
+	erasedBytes atomic.Int64        // deleted bytes whose space is not reclaimed
+	onCommit    func(time.Duration) // Options.OnCommit; nil is none
 }
 
-func newCommitter(db *pebble.DB, recent *logCache, room *space, last notes.Position, committed func(time.Duration)) *committer {
+func newCommitter(db *pebble.DB, cache *logCache, space *space, last notes.Position, onCommit func(time.Duration)) *committer {
 	committer := &committer{
-		db:     db,
-		recent: recent,
-		room:   room,
-		gate:   room.gate,
-		inbox:  queue.New[work](waitingBytes),
-		done:   make(chan struct{}),
-		last:   last,
-
-		committed: committed,
+		db:       db,
+		cache:    cache,
+		space:    space,
+		gate:     space.gate,
+		queue:    queue.New[work](queueBytes),
+		done:     make(chan struct{}),
+		last:     last,
+		onCommit: onCommit,
 	}
 	committer.synced.Store(uint64(last))
 	go committer.run()
 	return committer
 }
 
-// append hands a note to the goroutine.
-func (c *committer) append(ctx context.Context, note appended) {
-	if err := c.inbox.Put(ctx, c.gate, work{appended: note}, note.size()); err != nil {
+// append queues a note. It blocks while the queue is full: backpressure on the chats.
+func (c *committer) append(ctx context.Context, note pendingNote) {
+	if err := c.queue.Put(ctx, c.gate, work{pendingNote: note}, note.size()); err != nil {
 		note.ticket.Settle(0, err)
 	}
 }
 
-// close waits until all that was handed over is done.
+// close drains the queue and joins the goroutine.
 func (c *committer) close() {
-	c.inbox.Close()
+	c.queue.Close()
 	<-c.done
 }
 
 func (c *committer) run() {
 	defer close(c.done)
-	var spare []work
+	var buffer []work
 	for open := true; open; {
 		var items []work
-		items, open = c.inbox.Take(spare)
+		items, open = c.queue.Take(buffer)
 		for rest := items; len(rest) > 0; {
 			if erasure := rest[0].erase; erasure != nil {
 				erasure.done <- c.erase(erasure.logs)
@@ -110,19 +108,19 @@ func (c *committer) run() {
 			c.commit(rest[:size])
 			rest = rest[size:]
 		}
-		clear(items) // The notes and their owners may go.
-		spare = items[:0]
-		if cap(spare) > groupNotes {
-			spare = nil
+		clear(items) // Release the notes and their owners to the garbage collector.
+		buffer = items[:0]
+		if cap(buffer) > groupNotes {
+			buffer = nil
 		}
 	}
 }
 
-// groupSize returns how many of the first notes are written at once.
-func groupSize(waiting []work) int {
+// groupSize returns the number of queued notes in the next commit group.
+func groupSize(queued []work) int {
 	size, bytes := 0, 0
-	for ; size < min(len(waiting), groupNotes) && bytes < groupBytes && waiting[size].erase == nil; size++ {
-		bytes += waiting[size].size()
+	for ; size < min(len(queued), groupNotes) && bytes < groupBytes && queued[size].erase == nil; size++ {
+		bytes += queued[size].size()
 	}
 	return size
 }
@@ -136,10 +134,10 @@ func (c *committer) commit(group []work) {
 		return
 	}
 	for i := range group {
-		c.recent.add(group[i].at, group[i].note)
+		c.cache.add(group[i].location, group[i].note)
 	}
-	if err := c.room.folder.look(); err != nil {
-		// They are in the folder that was opened, wherever it is.
+	if err := c.space.folder.check(); err != nil {
+		// The notes are in the folder that was opened, which may have been moved or deleted.
 		err = fmt.Errorf("%w: %w", notes.ErrUnknown, err)
 		for i := range group {
 			group[i].ticket.Settle(0, err)
@@ -151,13 +149,13 @@ func (c *committer) commit(group []work) {
 	}
 }
 
-// write gives the notes of a group their positions and syncs them to the disk.
+// write assigns the positions of a group, writes it as one batch and syncs it.
 func (c *committer) write(group []work) error {
-	c.room.check()
-	if _, err := c.room.gate(); err != nil {
+	c.space.check(c.space.folder.check())
+	if _, err := c.space.gate(); err != nil {
 		return err
 	}
-	c.remember(group)
+	c.loadLogs(group)
 	size := 0
 	for i := range group {
 		size += len(group[i].note.Encoded)
@@ -169,7 +167,7 @@ func (c *committer) write(group []work) error {
 		note := &group[i].note
 		note.Position = last
 		set := batch.SetDeferred(keySize, timeSize+len(note.Encoded))
-		appendKey(set.Key[:0], group[i].at, note.Position)
+		appendKey(set.Key[:0], group[i].location, note.Position)
 		appendValue(set.Value[:0], *note)
 		if err := set.Finish(); err != nil {
 			return err
@@ -178,64 +176,64 @@ func (c *committer) write(group []work) error {
 	if err := batch.Set(lastKey, binary.BigEndian.AppendUint64(nil, uint64(last)), nil); err != nil {
 		return err
 	}
-	c.room.wrote(batch.Len())
-	// A failure does not come back from here: the engine reports it to Options.Fatal.
+	c.space.wrote(batch.Len())
+	// Commit does not return I/O errors: the engine reports them to Options.Fatal.
 	start := time.Now()
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return err
 	}
-	if c.committed != nil {
-		c.committed(time.Since(start))
+	if c.onCommit != nil {
+		c.onCommit(time.Since(start))
 	}
 	c.last = last
 	c.synced.Store(uint64(last))
 	return batch.Close()
 }
 
-// remember looks up the logs of a group's locations that are not remembered yet, in the order of
-// their keys and with one iterator, before the group is written.
-func (c *committer) remember(group []work) {
-	var unknown []notes.Location
+// loadLogs loads the logs of the group's locations that are not in the cache, before the group is written. It
+// reads them in key order with one iterator.
+func (c *committer) loadLogs(group []work) {
+	var missing []notes.Location
 	for i := range group {
-		if !c.recent.knows(group[i].at) {
-			unknown = append(unknown, group[i].at)
+		if !c.cache.contains(group[i].location) {
+			missing = append(missing, group[i].location)
 		}
 	}
-	slices.SortFunc(unknown, func(a, b notes.Location) int {
+	slices.SortFunc(missing, func(a, b notes.Location) int {
 		return cmp.Or(cmp.Compare(a.Latitude, b.Latitude), cmp.Compare(a.Longitude, b.Longitude))
 	})
-	for unknown = slices.Compact(unknown); len(unknown) > 0; {
-		known, err := c.rememberSome(unknown)
+	for missing = slices.Compact(missing); len(missing) > 0; {
+		loaded, err := c.loadSome(missing)
 		if err != nil {
-			// Whoever reads there will see the damage; it is no matter of the others.
-			c.recent.set(unknown[known], cachedLog{tooLong: true})
-			known++
+			// A damaged log fails reads of its location only: keep it out of the cache and go on.
+			c.cache.set(missing[loaded], cachedLog{tooLong: true})
+			loaded++
 		}
-		unknown = unknown[known:]
+		missing = missing[loaded:]
 	}
 }
 
-// rememberSome looks up logs until there is an error, and returns how many it has looked up.
-func (c *committer) rememberSome(locations []notes.Location) (known int, err error) {
+// loadSome loads logs until the first error. It returns the number of logs loaded.
+func (c *committer) loadSome(locations []notes.Location) (loaded int, err error) {
 	iterator, err := c.db.NewIter(nil)
 	if err != nil {
 		return 0, err
 	}
 	defer iterator.Close()
 	var prefix [prefixSize]byte
-	for ; known < len(locations); known++ {
-		log, err := readRecent(iterator, appendPrefix(prefix[:0], locations[known]))
+	for ; loaded < len(locations); loaded++ {
+		log, err := readLog(iterator, appendPrefix(prefix[:0], locations[loaded]))
 		if err != nil {
-			return known, err
+			return loaded, err
 		}
-		c.recent.set(locations[known], log)
+		c.cache.set(locations[loaded], log)
 	}
-	return known, nil
+	return loaded, nil
 }
 
-// readRecent reads the log with a prefix, as far as it is not too long. For a location that has no
-// notes, which is most often the question, bloom filters answer.
-func readRecent(iterator *pebble.Iterator, prefix []byte) (log cachedLog, err error) {
+// readLog reads the log with a prefix until it is too long for the cache. Most lookups are of locations without
+// notes, which the bloom filters answer.
+func readLog(iterator *pebble.Iterator, prefix []byte) (log cachedLog, err error) {
 	for valid := iterator.SeekPrefixGE(prefix); valid && !log.tooLong; valid = iterator.Next() {
 		value, err := iterator.ValueAndErr()
 		if err != nil {
@@ -250,7 +248,7 @@ func readRecent(iterator *pebble.Iterator, prefix []byte) (log cachedLog, err er
 	return log, iterator.Error()
 }
 
-// erase erases the starts of some logs.
+// erase deletes the old notes of some logs.
 func (c *committer) erase(logs []oldNotes) error {
 	batch := c.db.NewBatch()
 	for _, old := range logs {
@@ -258,13 +256,13 @@ func (c *committer) erase(logs []oldNotes) error {
 			return err
 		}
 	}
-	// Should a loss of power bring some back, they are forgotten again.
+	// No sync is needed: notes that a loss of power brings back are forgotten by the next Forget.
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
 	for _, old := range logs {
-		c.recent.forget(old.at)
-		c.erased.Add(int64(old.bytes))
+		c.cache.remove(old.location)
+		c.erasedBytes.Add(int64(old.bytes))
 	}
 	return batch.Close()
 }

@@ -25,7 +25,7 @@ import (
 	"example.com/routeguide/server/internal/notes/pebblestore"
 )
 
-// faultVariable makes this test binary the process in which a write fails, instead of running tests.
+// faultVariable makes this test binary run writeUntil in place of the tests.
 const faultVariable = "PEBBLESTORE_FAULT"
 
 func TestMain(m *testing.M) {
@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 
 func text(writer, i int) string { return fmt.Sprintf("%02d-%06d", writer, i) }
 
-// check fails unless the store has every answered note once, and the notes of each writer in order.
-// The notes of a writer go to one location; answered is how many of each are certain to be there.
+// checkAnswered fails unless the store has every answered note once, and the notes of each writer in order. A
+// writer appends to one location; answered is the number of notes per writer that must be there.
 func checkAnswered(t *testing.T, store notes.Store, answered []int) {
 	t.Helper()
 	for writer, count := range answered {
@@ -64,9 +64,9 @@ func checkAnswered(t *testing.T, store notes.Store, answered []int) {
 	}
 }
 
-// Power goes: the disk has what was synced, and of the rest any part. The clone of the file system is
-// taken while writers write.
-func TestAnsweredNotesSurviveALossOfPower(t *testing.T) {
+// After a loss of power, the disk has everything that was synced and any part of the rest. The file system is
+// cloned during the writes.
+func TestAppendSurvivesPowerLoss(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -108,11 +108,11 @@ func TestAnsweredNotesSurviveALossOfPower(t *testing.T) {
 	}
 }
 
-// awaySuffix is added to the path of a folder that goes away.
+// awaySuffix is the suffix of a folder that was moved.
 const awaySuffix = ".away"
 
-// writeUntil opens the store in the folder that the second argument of the fault names, and appends
-// notes, printing those that are answered, until the fault ends the process.
+// writeUntil appends notes and prints those that are answered, until the fault ends the process. A fault is
+// "KIND NTH DIR": the kind of the operation that fails, its number, and the folder of the store.
 func writeUntil(fault string) {
 	kind, rest, _ := strings.Cut(fault, " ")
 	number, dir, _ := strings.Cut(rest, " ")
@@ -122,8 +122,8 @@ func writeUntil(fault string) {
 	}
 	var armed atomic.Bool
 	var count atomic.Int64
-	full := make(chan struct{})
-	fill := sync.OnceFunc(func() { close(full) })
+	triggered := make(chan struct{})
+	trigger := sync.OnceFunc(func() { close(triggered) })
 	disk := &smallDisk{}
 	disk.avail.Store(1 << 30)
 	disk.FS = errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -135,8 +135,8 @@ func writeUntil(fault string) {
 			hit = (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo) && strings.HasSuffix(op.Path, ".log")
 		case "full":
 			if armed.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") && count.Add(1) >= nth {
-				disk.avail.Store(0) // For ever: Close gives up in the end.
-				fill()
+				disk.avail.Store(0) // Permanently: Close must give up at its deadline.
+				trigger()
 				return syscall.ENOSPC
 			}
 		case "away":
@@ -145,7 +145,7 @@ func writeUntil(fault string) {
 				if err := os.Rename(dir, dir+awaySuffix); err != nil {
 					panic(err)
 				}
-				fill()
+				trigger()
 			}
 		case "table":
 			hit = op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".sst")
@@ -165,13 +165,13 @@ func writeUntil(fault string) {
 	armed.Store(true)
 	if kind == "full" || kind == "away" {
 		go func() {
-			<-full
+			<-triggered
 			_ = store.Close()
 		}()
 	}
 	padding := ""
 	if kind == "table" || kind == "away" {
-		padding = strings.Repeat("x", 1<<20) // Enough for tables to be written soon.
+		padding = strings.Repeat("x", 1<<20) // Fill memtables quickly.
 	}
 	for i := range 100_000 {
 		if _, err := notes.Append(context.Background(), store, notes.Location{Longitude: 1}, notes.Note{Time: 1, Encoded: []byte(padding + "pad")}); err != nil {
@@ -186,12 +186,12 @@ func writeUntil(fault string) {
 	}
 }
 
-func TestAFailedWriteOrSyncEndsTheProcessAndLosesNothing(t *testing.T) {
+func TestFatalOnFailedWriteOrSync(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"write", "sync", "table", "full", "away"} {
 		for _, nth := range []int{1, 2, 17, 60} {
 			if kind == "away" && nth > 2 {
-				continue // Before each log come 16 MiB of notes.
+				continue // A new log starts after 16 MiB of notes only.
 			}
 			t.Run(fmt.Sprintf("%s %d", kind, nth), func(t *testing.T) {
 				t.Parallel()
@@ -221,8 +221,8 @@ func TestAFailedWriteOrSyncEndsTheProcessAndLosesNothing(t *testing.T) {
 	}
 }
 
-// The disk fills although a reserve is held: the commit waits for room, and goes on when there is.
-func TestACommitWaitsForAFullDisk(t *testing.T) {
+// The disk fills up in spite of the reserve: the commit waits, and goes on once there is space.
+func TestRetryFSWaitsForFullDisk(t *testing.T) {
 	t.Parallel()
 	disk := newSmallDisk()
 	health := make(chan error, 10)
@@ -251,10 +251,10 @@ func TestACommitWaitsForAFullDisk(t *testing.T) {
 	disk.full.Store(false)
 	disk.avail.Store(1 << 30)
 	if err := <-settled; err != nil {
-		t.Errorf("with room again, the note gets %v", err)
+		t.Errorf("with space again, the note gets %v", err)
 	}
 	if err := <-health; err != nil {
-		t.Errorf("health is %v with room", err)
+		t.Errorf("health is %v with space", err)
 	}
 	checkLength(t, store, 1)
 	if err := store.Close(); err != nil {
@@ -262,8 +262,8 @@ func TestACommitWaitsForAFullDisk(t *testing.T) {
 	}
 }
 
-// A quota, or a lack of inodes: the disk refuses writes, and says all the while that it has room.
-func TestStoreGoesOnAfterAQuota(t *testing.T) {
+// A quota or a lack of inodes: the disk refuses writes although it reports free space.
+func TestRetryFSWaitsForQuota(t *testing.T) {
 	t.Parallel()
 	for _, refusal := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		t.Run(refusal.Error(), func(t *testing.T) {
@@ -289,20 +289,20 @@ func TestStoreGoesOnAfterAQuota(t *testing.T) {
 				settled <- err
 			}()
 			if err := <-health; !errors.Is(err, notes.ErrNoRoom) || !strings.Contains(err.Error(), "quota") {
-				t.Errorf("health is %v, want notes.ErrNoRoom and a word of a quota", err)
+				t.Errorf("health is %v, want notes.ErrNoRoom that mentions a quota", err)
 			}
 			for range 3 {
-				<-refused // It is tried again and again.
+				<-refused // retries
 			}
 			if _, err := notes.Append(t.Context(), store, notes.Location{}, note); !errors.Is(err, notes.ErrNoRoom) {
 				t.Errorf("a further note gets %v, want notes.ErrNoRoom", err)
 			}
 			refusing.Store(false)
 			if err := <-settled; err != nil {
-				t.Errorf("with room again, the note gets %v", err)
+				t.Errorf("with space again, the note gets %v", err)
 			}
 			if err := <-health; err != nil {
-				t.Errorf("health is %v with room", err)
+				t.Errorf("health is %v with space", err)
 			}
 			checkLength(t, store, 1)
 			if err := store.Close(); err != nil {
@@ -312,12 +312,12 @@ func TestStoreGoesOnAfterAQuota(t *testing.T) {
 	}
 }
 
-// smallDisk is a file system that says how much room it has.
+// smallDisk is a file system with a simulated disk usage.
 type smallDisk struct {
 	vfs.FS
 
-	avail atomic.Int64
-	full  atomic.Bool // the next write to a log finds it so, and from then on it has no room
+	avail atomic.Int64 // free bytes
+	full  atomic.Bool  // the next write to a write-ahead log fails, and sets avail to 0
 }
 
 func newSmallDisk() *smallDisk {
@@ -337,7 +337,7 @@ func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 	return vfs.DiskUsage{AvailBytes: uint64(d.avail.Load()), TotalBytes: 1 << 30}, nil
 }
 
-func TestBelowTheReserveNotesAreRefusedUntilThereIsRoom(t *testing.T) {
+func TestAppendErrNoRoomBelowReserve(t *testing.T) {
 	t.Parallel()
 	disk := newSmallDisk()
 	health := make(chan error, 10)
@@ -359,10 +359,10 @@ func TestBelowTheReserveNotesAreRefusedUntilThereIsRoom(t *testing.T) {
 	}
 	disk.avail.Store(1 << 30)
 	if err := <-health; err != nil {
-		t.Errorf("health is %v with room", err)
+		t.Errorf("health is %v with space", err)
 	}
 	if _, err := notes.Append(t.Context(), store, notes.Location{}, note); err != nil {
-		t.Errorf("got %v with room", err)
+		t.Errorf("got %v with space", err)
 	}
 	checkLength(t, store, 2)
 	if err := store.Close(); err != nil {
@@ -384,13 +384,13 @@ func checkLength(t *testing.T, store notes.Store, want int) {
 	}
 }
 
-func TestMaxBytesBoundsTheFolderUntilNotesAreForgotten(t *testing.T) {
+func TestMaxBytesUntilForget(t *testing.T) {
 	t.Parallel()
 	const bound = 200 << 20
 	health := make(chan error, 10)
 	store := open(t, pebblestore.Options{Dir: t.TempDir(), MaxBytes: bound, Health: func(err error) { health <- err }})
 	large := make([]byte, 1<<20)
-	random := rand.NewChaCha8([32]byte{}) // What does not compress.
+	random := rand.NewChaCha8([32]byte{}) // incompressible
 	kept := 0
 	for {
 		_, _ = random.Read(large)
@@ -402,11 +402,11 @@ func TestMaxBytesBoundsTheFolderUntilNotesAreForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		if kept++; kept > 300 {
-			t.Fatal("the folder is not bounded")
+			t.Fatal("the size of the folder is not limited")
 		}
 	}
 	if size := store.Size(); size > bound*5/4 {
-		t.Errorf("the folder has %d bytes, and is bounded to %d", size, bound)
+		t.Errorf("the folder has %d bytes, more than its limit of %d", size, bound)
 	}
 	if err := <-health; !errors.Is(err, notes.ErrNoRoom) {
 		t.Errorf("health is %v", err)
@@ -420,7 +420,7 @@ func TestMaxBytesBoundsTheFolderUntilNotesAreForgotten(t *testing.T) {
 			t.Errorf("health is %v after all was forgotten", err)
 		}
 	case <-time.After(30 * time.Second):
-		t.Fatalf("the room does not come back: the folder has %d bytes", store.Size())
+		t.Fatalf("the space is not reclaimed: the folder has %d bytes", store.Size())
 	}
 	if err := store.Close(); err != nil {
 		t.Error(err)

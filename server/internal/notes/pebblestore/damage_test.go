@@ -11,8 +11,8 @@ import (
 	"example.com/routeguide/server/internal/notes/pebblestore"
 )
 
-// stored makes a store with notes in tables and in the write-ahead log, and returns its folder as a
-// killed process would leave it.
+// stored creates a store with notes in tables and in the write-ahead log. It returns a copy of the folder, as
+// a killed process would leave it.
 func stored(t *testing.T) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "notes")
@@ -25,12 +25,12 @@ func stored(t *testing.T) (dir string) {
 			}
 		}
 	}
-	fill(100_000) // More than a table's worth.
+	fill(100_000) // more than a memtable
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
 	store = open(t, pebblestore.Options{Dir: dir})
-	// Damage to the last 32 KiB of the log cannot be told from a write that a crash has cut short.
+	// Damage to the last 32 KiB of the log looks like a write that a crash has cut short: write more.
 	fill(2000)
 	killed := filepath.Join(t.TempDir(), "killed")
 	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
@@ -42,7 +42,7 @@ func stored(t *testing.T) (dir string) {
 	return killed
 }
 
-// files returns the largest file of the folder with a pattern.
+// largest returns the largest file of the folder that matches a pattern.
 func largest(t *testing.T, dir, pattern string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, pattern))
@@ -69,8 +69,8 @@ func flip(t *testing.T, file string, part float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := int(part * float64(len(content)))
-	for i := at; i < min(at+64, len(content)); i++ {
+	offset := int(part * float64(len(content)))
+	for i := offset; i < min(offset+64, len(content)); i++ {
 		content[i] ^= 0xff
 	}
 	if err := os.WriteFile(file, content, 0o600); err != nil {
@@ -78,7 +78,7 @@ func flip(t *testing.T, file string, part float64) {
 	}
 }
 
-func TestADamagedStoreSaysWhichFileIsDamaged(t *testing.T) {
+func TestErrDamagedNamesFile(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		pattern string
@@ -97,7 +97,7 @@ func TestADamagedStoreSaysWhichFileIsDamaged(t *testing.T) {
 			test.damage(t, file)
 			err := read(t, dir)
 			if err == nil {
-				t.Fatal("the damage is not seen")
+				t.Fatal("the damage is not detected")
 			}
 			t.Logf("%v", err)
 			if !errors.Is(err, notes.ErrDamaged) {
@@ -127,7 +127,7 @@ func read(t *testing.T, dir string) error {
 		count += len(chunk)
 	}
 	if count != 80 {
-		t.Errorf("%d of 80 notes are there, and no error is", count)
+		t.Errorf("%d of 80 notes are read, without an error", count)
 	}
 	return nil
 }

@@ -24,16 +24,16 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
-// errorsOf returns the errors of everything that a store can be asked.
+// errorsOf returns the errors of all methods of a store, by name.
 func errorsOf(t *testing.T, store notes.Store, locations ...notes.Location) map[string]error {
 	t.Helper()
 	found := make(map[string]error)
-	for _, at := range locations {
+	for _, location := range locations {
 		var last error
-		for _, err := range store.Range(t.Context(), at, notes.Everything) {
+		for _, err := range store.Range(t.Context(), location, notes.Everything) {
 			last = err
 		}
-		found[fmt.Sprint("Range at ", at)] = last
+		found[fmt.Sprint("Range at ", location)] = last
 	}
 	for _, err := range store.Locations(t.Context()) {
 		found["Locations"] = err
@@ -43,14 +43,14 @@ func errorsOf(t *testing.T, store notes.Store, locations ...notes.Location) map[
 	return found
 }
 
-func TestStoreIsUnavailableWhileItsFolderIsAway(t *testing.T) {
+func TestStoreErrUnavailableWhileFolderIsMissing(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "notes")
 	health := make(chan error, 10)
 	store := open(t, pebblestore.Options{Dir: dir, Health: func(err error) { health <- err }})
-	short, long := notes.Location{}, notes.Location{Latitude: 1} // One is read from memory, the other by the engine.
-	for at, text := range map[notes.Location]string{short: "a", long: strings.Repeat("x", 10<<10)} {
-		if _, err := notes.Append(t.Context(), store, at, notes.Note{Time: 1, Encoded: []byte(text)}); err != nil {
+	short, long := notes.Location{}, notes.Location{Latitude: 1} // one in the log cache, one read by the engine
+	for location, text := range map[notes.Location]string{short: "a", long: strings.Repeat("x", 10<<10)} {
+		if _, err := notes.Append(t.Context(), store, location, notes.Note{Time: 1, Encoded: []byte(text)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestStoreIsUnavailableWhileItsFolderIsAway(t *testing.T) {
 	}
 }
 
-func TestNoteWhoseFolderGoesWhileItIsSyncedIsOfUnknownFate(t *testing.T) {
+func TestAppendErrUnknownIfFolderMovesDuringSync(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "notes")
 	var armed atomic.Bool
@@ -107,8 +107,8 @@ func TestNoteWhoseFolderGoesWhileItIsSyncedIsOfUnknownFate(t *testing.T) {
 	}
 }
 
-// The folder goes just when the engine makes a file there: it waits, and so no note is lost.
-func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
+// The folder moves just before the engine creates a file in it: the engine waits, and no note is lost.
+func TestRetryFSWaitsForMissingFolder(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{".log", ".sst"} {
 		t.Run(file, func(t *testing.T) {
@@ -127,7 +127,7 @@ func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
 			armed.Store(true)
 			fates := make(fates)
 			var writing sync.WaitGroup
-			over := make(chan struct{})
+			done := make(chan struct{})
 			writing.Go(func() {
 				padding := strings.Repeat("x", 256<<10)
 				for i := 0; ; i++ {
@@ -138,7 +138,7 @@ func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
 						return
 					}
 					select {
-					case <-over:
+					case <-done:
 						return
 					default:
 					}
@@ -151,7 +151,7 @@ func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
 			if err := <-health; err != nil {
 				t.Errorf("health is %v with the folder back", err)
 			}
-			close(over)
+			close(done)
 			writing.Wait()
 			fates.check(t, store)
 			if err := store.Close(); err != nil {
@@ -166,10 +166,10 @@ func TestEngineWaitsUntilItsFolderIsBack(t *testing.T) {
 	}
 }
 
-// fates are what was said of notes, by how their texts begin.
+// fates are the results of appends, by the start of the note's text.
 type fates map[string]error
 
-// check fails unless the log has the notes that were kept and not those that were not.
+// check fails unless the log has exactly the notes that were kept, or may have been.
 func (f fates) check(t *testing.T, store notes.Store) {
 	t.Helper()
 	there := make(map[string]int)

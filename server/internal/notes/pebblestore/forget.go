@@ -10,36 +10,37 @@ import (
 )
 
 const (
-	// fewNotes is how many notes are erased one by one rather than as a range.
-	fewNotes = 4
-	// forgetAtOnce is how many notes are looked at with one iterator, which keeps what is deleted
-	// meanwhile on the disk.
-	forgetAtOnce = 16 << 10
-	// Space is freed when reclaimBytes are erased, and a part of the store: freeing it writes all that
-	// is left anew.
+	// maxPointDeletes is the largest number of notes of a log that are deleted by key rather than by range.
+	maxPointDeletes = 4
+	// sweepNotes is the number of notes read with one iterator. An open iterator keeps deleted notes on the
+	// disk.
+	sweepNotes = 16 << 10
+	// Compaction starts when the deleted notes have reclaimBytes bytes and at least 1/reclaimPart of the size
+	// of the store: it rewrites all notes that are left.
 	reclaimBytes = 16 << 20
 	reclaimPart  = 8
 )
 
-// oldNotes is the start of a log that is to be erased.
+// oldNotes is the prefix of a log that Forget deletes.
 type oldNotes struct {
-	at   notes.Location
-	from notes.Position   // of the first note
-	few  []notes.Position // of all notes, if they are few
-	last notes.Position   // of the last note that is old
+	location  notes.Location
+	from      notes.Position   // first note
+	positions []notes.Position // first maxPointDeletes notes
+	last      notes.Position   // last old note
 
-	count, bytes int // of the notes up to the last old one
-	// future and futureBytes are of the notes behind it. They go if an old one is behind them.
+	count, bytes int // notes, and their bytes, up to the last old note
+	// future and futureBytes are the notes after the last old one, and their bytes. They are dated in the
+	// future, and are deleted once an old note follows.
 	future, futureBytes int
 }
 
 func (o *oldNotes) add(position notes.Position, bytes int, age notes.Age) {
-	looked := o.count + o.future
-	if looked == 0 {
+	scanned := o.count + o.future
+	if scanned == 0 {
 		o.from = position
 	}
-	if looked == len(o.few) && looked < fewNotes {
-		o.few = append(o.few, position)
+	if scanned == len(o.positions) && scanned < maxPointDeletes {
+		o.positions = append(o.positions, position)
 	}
 	o.future++
 	o.futureBytes += bytes
@@ -50,25 +51,25 @@ func (o *oldNotes) add(position notes.Position, bytes int, age notes.Age) {
 	}
 }
 
-// rest returns what is left when the notes up to the last old one are erased.
+// rest returns what is left once the notes up to the last old one are deleted.
 func (o *oldNotes) rest() oldNotes {
-	return oldNotes{at: o.at, from: o.last + 1, future: o.future, futureBytes: o.futureBytes}
+	return oldNotes{location: o.location, from: o.last + 1, future: o.future, futureBytes: o.futureBytes}
 }
 
-// erase adds to a batch what erases the notes up to the last old one.
+// erase adds the deletion of the notes up to the last old one to a batch.
 func (o *oldNotes) erase(batch *pebble.Batch) error {
-	if o.count > len(o.few) {
-		return batch.DeleteRange(appendKey(nil, o.at, o.from), appendKey(nil, o.at, o.last+1), nil)
+	if o.count > len(o.positions) {
+		return batch.DeleteRange(appendKey(nil, o.location, o.from), appendKey(nil, o.location, o.last+1), nil)
 	}
-	for _, position := range o.few[:o.count] {
-		if err := batch.Delete(appendKey(nil, o.at, position), nil); err != nil {
+	for _, position := range o.positions[:o.count] {
+		if err := batch.Delete(appendKey(nil, o.location, position), nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Forget implements [notes.Store]. It looks at the first notes of every location.
+// Forget implements [notes.Store]. It reads the first notes of every location.
 func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 	count := 0
 	for sweep := (&sweep{before: before, now: notes.Now(), next: []byte{noteTag}}); sweep.next != nil; {
@@ -81,11 +82,11 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 		}
 		if len(logs) > 0 {
 			done := make(chan error, 1)
-			err := s.committer.inbox.Put(ctx, queue.Open, work{erase: &erasure{logs, done}}, 0)
+			err := s.committer.queue.Put(ctx, queue.Open, work{erase: &erasure{logs, done}}, 0)
 			if err == nil {
 				select {
 				case err = <-done:
-				case <-ctx.Done(): // The disk may be full, and the committer wait for it.
+				case <-ctx.Done(): // The committer may wait for a full disk.
 					err = context.Cause(ctx)
 				}
 			}
@@ -100,13 +101,13 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 	return count, s.reclaim(ctx)
 }
 
-// reclaim frees the space of what is erased, once that is much. The engine would do so only for long
-// ranges, or when many more notes come.
+// reclaim compacts the store once enough is deleted. By itself, the engine compacts only after long range
+// deletes or many further writes.
 func (s *Store) reclaim(ctx context.Context) error {
-	if erased := s.committer.erased.Load(); erased == 0 || erased < max(reclaimBytes, s.Size()/reclaimPart) {
+	if erased := s.committer.erasedBytes.Load(); erased == 0 || erased < max(reclaimBytes, s.Size()/reclaimPart) {
 		return nil
 	}
-	s.committer.erased.Store(0)
+	s.committer.erasedBytes.Store(0)
 	s.open.RLock()
 	defer s.open.RUnlock()
 	if s.closed {
@@ -115,27 +116,27 @@ func (s *Store) reclaim(ctx context.Context) error {
 	return s.db.Compact(ctx, []byte{noteTag}, []byte{noteTag + 1}, false)
 }
 
-// sweep is one Forget on its way through the store.
+// sweep is the cursor of one Forget.
 type sweep struct {
-	before, now int64
-	next        []byte   // the key from which on there may be more; nil if there are none
-	log         oldNotes // the log that next is in, as far as it was looked at and is not erased
+	before, now int64    // arguments of notes.AgeOf
+	next        []byte   // key to continue at; nil at the end
+	log         oldNotes // the log of next: notes read and not deleted so far
 }
 
-// sweep looks at some notes, and returns those that are to be erased.
+// sweep reads up to sweepNotes notes. It returns those to delete.
 func (s *Store) sweep(sweep *sweep) (logs []oldNotes, err error) {
 	options := &pebble.IterOptions{LowerBound: sweep.next, UpperBound: []byte{noteTag + 1}}
 	log := sweep.log
 	sweep.next = nil
-	found := func() {
+	flush := func() {
 		if log.count > 0 {
 			logs = append(logs, log)
 		}
 	}
 	err = s.iterateKeys(options, func(iterator *pebble.Iterator) error {
-		looked := 0
+		scanned := 0
 		for valid := iterator.First(); valid; {
-			if looked++; looked > forgetAtOnce {
+			if scanned++; scanned > sweepNotes {
 				sweep.next = append(sweep.next, iterator.Key()...)
 				break
 			}
@@ -143,13 +144,13 @@ func (s *Store) sweep(sweep *sweep) (logs []oldNotes, err error) {
 			if err != nil {
 				return err
 			}
-			at, note, err := parseNote(iterator.Key(), value)
+			location, note, err := parseNote(iterator.Key(), value)
 			if err != nil {
 				return err
 			}
-			if at != log.at {
-				found()
-				log = oldNotes{at: at}
+			if location != log.location {
+				flush()
+				log = oldNotes{location: location}
 			}
 			age := notes.AgeOf(note.Time, sweep.before, sweep.now)
 			if age == notes.Young {
@@ -159,7 +160,7 @@ func (s *Store) sweep(sweep *sweep) (logs []oldNotes, err error) {
 			log.add(note.Position, keySize+len(value), age)
 			valid = iterator.Next()
 		}
-		found()
+		flush()
 		return nil
 	})
 	sweep.log = log.rest()

@@ -10,13 +10,13 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// What is in the store. A note's key is its location and its position, so that a log lies in one
-// piece, in its order:
+// The key space. A note's key is its location and its position: a log is one contiguous range of keys, in its
+// order.
 //
 //	'n' latitude(4) longitude(4) position(8) -> time(8) encoded note
-//	'p'                                      -> the position that was given last(8)
+//	'p'                                      -> last position assigned(8)
 //
-// Numbers are big-endian. The sign bit of a coordinate is flipped, so that its bytes sort as it does.
+// Numbers are big-endian. The sign bit of a coordinate is flipped, so that keys sort by signed value.
 const (
 	noteTag     = 'n'
 	lastTag     = 'p'
@@ -28,19 +28,19 @@ const (
 
 var lastKey = []byte{lastTag}
 
-func appendPrefix(key []byte, at notes.Location) []byte {
+func appendPrefix(key []byte, location notes.Location) []byte {
 	key = append(key, noteTag)
-	key = binary.BigEndian.AppendUint32(key, uint32(at.Latitude)^flippedSign)
-	return binary.BigEndian.AppendUint32(key, uint32(at.Longitude)^flippedSign)
+	key = binary.BigEndian.AppendUint32(key, uint32(location.Latitude)^flippedSign)
+	return binary.BigEndian.AppendUint32(key, uint32(location.Longitude)^flippedSign)
 }
 
-func appendKey(key []byte, at notes.Location, position notes.Position) []byte {
-	return binary.BigEndian.AppendUint64(appendPrefix(key, at), uint64(position))
+func appendKey(key []byte, location notes.Location, position notes.Position) []byte {
+	return binary.BigEndian.AppendUint64(appendPrefix(key, location), uint64(position))
 }
 
 func parseKey(key []byte) (notes.Location, notes.Position, error) {
 	if len(key) != keySize || key[0] != noteTag {
-		return notes.Location{}, 0, fmt.Errorf("%w: it has a key %x", notes.ErrDamaged, key)
+		return notes.Location{}, 0, fmt.Errorf("%w: unexpected key %x", notes.ErrDamaged, key)
 	}
 	return notes.Location{
 		Latitude:  int32(binary.BigEndian.Uint32(key[1:]) ^ flippedSign),
@@ -52,24 +52,23 @@ func appendValue(value []byte, note notes.Note) []byte {
 	return append(binary.BigEndian.AppendUint64(value, uint64(note.Time)), note.Encoded...)
 }
 
-// parseNote returns the note of a key and a value, whose bytes it shares.
+// parseNote decodes a note. Its Encoded aliases value.
 func parseNote(key, value []byte) (notes.Location, notes.Note, error) {
-	at, position, err := parseKey(key)
+	location, position, err := parseKey(key)
 	if err == nil && len(value) <= timeSize {
-		err = fmt.Errorf("%w: the note at %v has %d bytes", notes.ErrDamaged, at, len(value))
+		err = fmt.Errorf("%w: the value of a note at %v has %d bytes", notes.ErrDamaged, location, len(value))
 	}
 	if err != nil {
-		return at, notes.Note{}, err
+		return location, notes.Note{}, err
 	}
-	return at, notes.Note{
+	return location, notes.Note{
 		Position: position,
 		Time:     int64(binary.BigEndian.Uint64(value)),
 		Encoded:  value[timeSize:],
 	}, nil
 }
 
-// comparer orders keys by their bytes, and tells Pebble that a location is a prefix for which its
-// bloom filters can answer.
+// comparer orders keys bytewise. Its Split makes the location the prefix that the bloom filters index.
 var comparer = func() *pebble.Comparer {
 	comparer := *pebble.DefaultComparer
 	comparer.Name = "routeguide.location"

@@ -9,102 +9,100 @@ import (
 )
 
 const (
-	// recentBytes is how much is remembered in all, and recentLogBytes how much of one location. It is
-	// enough for a few hundred thousand short logs: as many as there may be notes that are kept and
-	// whose replies still wait for clients.
-	recentBytes    = 64 << 20
-	recentLogBytes = 4 << 10
-	// noteOverhead and logOverhead are what a note and a log take in memory besides their bytes.
+	// logCacheBytes is the size of the cache, and cachedLogBytes the largest log in it, in bytes. It holds a
+	// few hundred thousand short logs: as many as there may be notes whose replies are pending.
+	logCacheBytes  = 64 << 20
+	cachedLogBytes = 4 << 10
+	// noteOverhead and logOverhead are the memory of a note and of a log besides their encoded notes, in bytes.
 	noteOverhead = 64
 	logOverhead  = 160
 )
 
-// logCache remembers the whole logs of the locations to which notes came last, as long as they are
-// short. Almost every reply is such a log, and opening an iterator for it costs far more than
-// keeping the note. Only the committer changes what is remembered; its methods may be called
-// concurrently all the same.
+// logCache is an LRU cache of whole short logs, by location. Almost every reply is such a log, and opening an
+// iterator for it costs far more than caching the note. Only the committer writes to the cache. Its methods
+// may be called concurrently.
 type logCache struct {
 	mu    sync.Mutex // guards the rest
 	logs  *simplelru.LRU[notes.Location, cachedLog]
-	bytes int // of all logs
+	bytes int // total of all entries
 }
 
-// cachedLog is a whole log, or says that it is too long. Its notes are only ever appended to.
+// cachedLog is a whole log, or the mark that the log is too long to cache. Its notes are append-only.
 type cachedLog struct {
 	notes   []notes.Note
-	bytes   int
+	bytes   int // encoded notes and noteOverhead
 	tooLong bool
 }
 
-func newRecent() *logCache {
-	recent := &logCache{}
-	logs, err := simplelru.NewLRU(recentBytes/logOverhead, func(_ notes.Location, log cachedLog) {
-		recent.bytes -= log.bytes + logOverhead
+func newLogCache() *logCache {
+	cache := &logCache{}
+	logs, err := simplelru.NewLRU(logCacheBytes/logOverhead, func(_ notes.Location, log cachedLog) {
+		cache.bytes -= log.bytes + logOverhead
 	})
 	if err != nil {
 		panic(err) // The size is positive.
 	}
-	recent.logs = logs
-	return recent
+	cache.logs = logs
+	return cache
 }
 
-// add appends a note to a log, unless that makes it too long.
+// add returns the log with a note appended, or marked as too long.
 func (l cachedLog) add(note notes.Note) cachedLog {
 	l.bytes += len(note.Encoded) + noteOverhead
-	if l.tooLong || l.bytes > recentLogBytes {
+	if l.tooLong || l.bytes > cachedLogBytes {
 		return cachedLog{tooLong: true}
 	}
 	l.notes = append(l.notes, note)
 	return l
 }
 
-// get returns the log of a location. Its second result is false if it is not remembered.
-func (r *logCache) get(at notes.Location) ([]notes.Note, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	log, ok := r.logs.Get(at)
+// get returns the log of a location. Its second result is false if the log is not cached.
+func (c *logCache) get(location notes.Location) ([]notes.Note, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	log, ok := c.logs.Get(location)
 	return log.notes, ok && !log.tooLong
 }
 
-// knows returns whether something is remembered of a location, if only that its log is too long.
-func (r *logCache) knows(at notes.Location) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.logs.Get(at)
+// contains returns whether a location has an entry, be it the mark that its log is too long.
+func (c *logCache) contains(location notes.Location) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.logs.Get(location)
 	return ok
 }
 
-// set remembers the log of a location.
-func (r *logCache) set(at notes.Location, log cachedLog) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.put(at, log)
+// set sets the entry of a location.
+func (c *logCache) set(location notes.Location, log cachedLog) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.put(location, log)
 }
 
-// put makes log what is remembered of a location. The caller holds r.mu.
-func (r *logCache) put(at notes.Location, log cachedLog) {
-	if old, ok := r.logs.Peek(at); ok {
-		r.bytes -= old.bytes + logOverhead
+// put sets the entry of a location and evicts the least recently used ones. The caller holds c.mu.
+func (c *logCache) put(location notes.Location, log cachedLog) {
+	if old, ok := c.logs.Peek(location); ok {
+		c.bytes -= old.bytes + logOverhead
 	}
-	r.bytes += log.bytes + logOverhead
-	r.logs.Add(at, log)
-	for r.bytes > recentBytes {
-		r.logs.RemoveOldest()
-	}
-}
-
-// add remembers a new note at a location of which something is remembered.
-func (r *logCache) add(at notes.Location, note notes.Note) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if log, ok := r.logs.Peek(at); ok {
-		r.put(at, log.add(note))
+	c.bytes += log.bytes + logOverhead
+	c.logs.Add(location, log)
+	for c.bytes > logCacheBytes {
+		c.logs.RemoveOldest()
 	}
 }
 
-// forget remembers nothing of a location.
-func (r *logCache) forget(at notes.Location) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.logs.Remove(at)
+// add appends a new note to the entry of its location, if there is one.
+func (c *logCache) add(location notes.Location, note notes.Note) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if log, ok := c.logs.Peek(location); ok {
+		c.put(location, log.add(note))
+	}
+}
+
+// remove removes the entry of a location.
+func (c *logCache) remove(location notes.Location) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.logs.Remove(location)
 }

@@ -12,154 +12,154 @@ import (
 )
 
 const (
-	// The reserve is a part of the disk, within bounds, that notes do not get: tables are merged
-	// there, and notes are forgotten.
-	reservePart  = 20
-	reserveLeast = 64 << 20
-	reserveMost  = 256 << 20
-	// watchEvery is how often the room and the folder are looked at when nothing is written: twice a
-	// second at least, also when the machine is busy.
-	watchEvery = 250 * time.Millisecond
-	// closeTimeout is how long Close waits for a full disk, or for a folder that is away.
+	// The reserve is disk space kept free for compactions and for forgetting notes: 1/reservePart of the disk,
+	// between minReserve and maxReserve bytes.
+	reservePart = 20
+	minReserve  = 64 << 20
+	maxReserve  = 256 << 20
+	// checkInterval is the interval between two checks of the disk and the folder while nothing is written.
+	// Even on a busy machine there are at least two a second.
+	checkInterval = 250 * time.Millisecond
+	// closeTimeout is the time that Close waits for a full disk or a missing folder.
 	closeTimeout = 5 * time.Second
 )
 
-// space knows whether there is space for notes, and a folder for them. Its methods may be called concurrently.
+// space is the admission control of the store. It refuses notes while the disk is below its reserve, the folder
+// exceeds its quota, or the folder is missing. Its methods may be called concurrently.
 type space struct {
 	folder *folder
 	fs     vfs.FS
 	dir    string
-	max    int64
+	max    int64 // quota of the folder in bytes; 0 is none
 	health func(error)
 
 	mu sync.Mutex // guards the rest
-	// reason is why there is no room; nil while there is.
-	reason error
-	filled chan struct{} // is closed when there is no room, and replaced when there is again
-	// stored is the size of the folder when it was measured last, and since what was written since.
-	stored, since int64
-	// stuck is how many operations of the engine wait because they found the disk full.
-	stuck    int
+	// reason is the error for which notes are refused; nil while they are accepted.
+	reason    error
+	exhausted chan struct{} // closed while notes are refused
+	// measured is the size of the folder at the last measurement, and written the bytes written since.
+	measured, written int64
+	// blocked is the number of operations of the engine that wait for a full disk.
+	blocked  int
 	deadline time.Time // of Close; zero before
 }
 
-func newRoom(options Options, folder *folder) *space {
+func newSpace(options Options, folder *folder) *space {
 	return &space{
-		folder: folder,
-		fs:     options.FS,
-		dir:    options.Dir,
-		max:    options.MaxBytes,
-		health: options.Health,
-		filled: make(chan struct{}),
+		folder:    folder,
+		fs:        options.FS,
+		dir:       options.Dir,
+		max:       options.MaxBytes,
+		health:    options.Health,
+		exhausted: make(chan struct{}),
 	}
 }
 
-// gate returns why there is no room for notes, or a channel that is closed when there is none any
-// more.
-func (r *space) gate() (shut <-chan struct{}, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.filled, r.reason
+// gate is the [queue.Gate] of the committer.
+func (s *space) gate() (shut <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.exhausted, s.reason
 }
 
-// wrote counts what was written since the folder was measured.
-func (r *space) wrote(bytes int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.since += int64(bytes)
+// wrote counts bytes written since the last measurement.
+func (s *space) wrote(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written += int64(bytes)
 }
 
-// check looks for the folder and how much room there is on its disk. It costs three system calls.
-func (r *space) check() {
-	reason := r.folder.look()
+// check updates the state from a check of the folder and the disk usage. With [folder.check], it costs two system
+// calls.
+func (s *space) check(reason error) {
 	if reason != nil {
-		reason = fmt.Errorf("%w: notes are taken again once it is back; if only its LOCK was deleted, restart this server", reason)
+		reason = fmt.Errorf("%w (put the folder back; if only its LOCK was deleted, restart this server)", reason)
 	}
-	usage, err := r.fs.GetDiskUsage(r.dir)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	usage, err := s.fs.GetDiskUsage(s.dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if reason == nil {
-		reason = r.lack(usage, err)
+		reason = s.lack(usage, err)
 	}
-	r.set(reason)
+	s.set(reason)
 }
 
-// lack returns why there is no room, or nil, by what the disk says of itself. The caller holds r.mu.
-func (r *space) lack(usage vfs.DiskUsage, err error) error {
+// lack returns the error for which there is no space, or nil. The caller holds s.mu.
+func (s *space) lack(usage vfs.DiskUsage, err error) error {
 	switch {
 	case errors.Is(err, vfs.ErrUnsupported):
-		// A file system in memory does not say.
+		// A file system in memory has no usage.
 	case err != nil:
-		return fmt.Errorf("%w: look how much room is in %s: %w", notes.ErrUnavailable, r.dir, err)
+		return fmt.Errorf("%w: get the disk usage of %s: %w", notes.ErrUnavailable, s.dir, err)
 	case usage.AvailBytes < reserve(usage):
-		return fmt.Errorf("%w: the disk of %s has %d MiB left, and %d MiB are held in reserve",
-			notes.ErrNoRoom, r.dir, usage.AvailBytes>>20, reserve(usage)>>20)
+		return fmt.Errorf("%w: the disk of %s has %d MiB left, below the reserve of %d MiB",
+			notes.ErrNoRoom, s.dir, usage.AvailBytes>>20, reserve(usage)>>20)
 	}
-	if r.stuck > 0 {
-		return fmt.Errorf("%w: writes to %s find the disk full, though it says that %d MiB are left: is a quota used up, or are there no inodes?",
-			notes.ErrNoRoom, r.dir, usage.AvailBytes>>20)
+	if s.blocked > 0 {
+		return fmt.Errorf("%w: writes to %s fail although its disk has %d MiB left (check the quota and the free inodes)",
+			notes.ErrNoRoom, s.dir, usage.AvailBytes>>20)
 	}
-	if r.max > 0 && r.stored+r.since > r.max {
-		return fmt.Errorf("%w: %s is bounded to %d bytes, and has %d", notes.ErrNoRoom, r.dir, r.max, r.stored+r.since)
+	if s.max > 0 && s.measured+s.written > s.max {
+		return fmt.Errorf("%w: %s exceeds its limit of %d bytes: it has %d", notes.ErrNoRoom, s.dir, s.max, s.measured+s.written)
 	}
 	return nil
 }
 
 func reserve(usage vfs.DiskUsage) uint64 {
-	return min(max(usage.TotalBytes/reservePart, reserveLeast), reserveMost)
+	return min(max(usage.TotalBytes/reservePart, minReserve), maxReserve)
 }
 
-// set makes reason the reason for which there is no room. The caller holds r.mu.
-func (r *space) set(reason error) {
-	was := r.reason
-	r.reason = reason
+// set sets reason and reports a change to health. The caller holds s.mu.
+func (s *space) set(reason error) {
+	previous := s.reason
+	s.reason = reason
 	switch {
-	case was == nil && reason != nil:
-		close(r.filled)
-		r.health(reason)
-	case was != nil && reason == nil:
-		r.filled = make(chan struct{})
-		r.health(nil)
+	case previous == nil && reason != nil:
+		close(s.exhausted)
+		s.health(reason)
+	case previous != nil && reason == nil:
+		s.exhausted = make(chan struct{})
+		s.health(nil)
 	}
 }
 
-// size returns how many bytes the files of the folder have.
-func (r *space) size() int64 {
-	names, err := r.fs.List(r.dir)
+// size returns the total size of the folder's files in bytes.
+func (s *space) size() int64 {
+	names, err := s.fs.List(s.dir)
 	if err != nil {
 		return 0
 	}
 	size := int64(0)
 	for _, name := range names {
-		// A file that has gone meanwhile has no size.
-		if info, err := r.fs.Stat(r.fs.PathJoin(r.dir, name)); err == nil {
+		// Skip files that were deleted meanwhile.
+		if info, err := s.fs.Stat(s.fs.PathJoin(s.dir, name)); err == nil {
 			size += info.Size()
 		}
 	}
 	return size
 }
 
-// measure measures the folder.
-func (r *space) measure() {
-	r.mu.Lock()
-	before := r.since
-	r.mu.Unlock()
-	size := r.size()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	// What was written meanwhile may be in the size or not.
-	r.stored, r.since = size, r.since-before
+// measure updates the size of the folder.
+func (s *space) measure() {
+	s.mu.Lock()
+	previous := s.written
+	s.mu.Unlock()
+	size := s.size()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// The size may or may not include bytes written during the measurement: count them as written since.
+	s.measured, s.written = size, s.written-previous
 }
 
-// watch looks at the room and the folder until stop is closed.
-func (r *space) watch(stop <-chan struct{}) {
-	ticker := time.NewTicker(watchEvery)
+// monitor checks the disk and the folder periodically until stop is closed.
+func (s *space) monitor(stop <-chan struct{}) {
+	ticker := time.NewTicker(checkInterval)
 	defer ticker.Stop()
 	for {
-		if r.max > 0 {
-			r.measure()
+		if s.max > 0 {
+			s.measure()
 		}
-		r.check()
+		s.check(s.folder.checkDir())
 		select {
 		case <-ticker.C:
 		case <-stop:
@@ -168,20 +168,20 @@ func (r *space) watch(stop <-chan struct{}) {
 	}
 }
 
-// closeBy sets the time until which Close waits for a full disk, or for a folder that is away.
-func (r *space) closeBy(deadline time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.deadline = deadline
+// setCloseDeadline sets the time until which Close waits for a full disk or a missing folder.
+func (s *space) setCloseDeadline(deadline time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deadline = deadline
 }
 
-func (r *space) overdue() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !r.deadline.IsZero() && time.Now().After(r.deadline)
+func (s *space) closeDeadlinePassed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.deadline.IsZero() && time.Now().After(s.deadline)
 }
 
-// FolderSize returns how many bytes the files of a folder have, or 0 if it is not there.
+// FolderSize returns the total size of a folder's files in bytes, or 0 if there is no such folder.
 func FolderSize(dir string) int64 {
 	return (&space{fs: vfs.Default, dir: dir}).size()
 }

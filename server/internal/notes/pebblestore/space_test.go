@@ -30,10 +30,10 @@ func (s *settled) Settle(_ uint64, _ notes.Position, err error) {
 	s.Done()
 }
 
-func TestTheSpaceOfManyShortLogsComesBack(t *testing.T) {
+func TestForgetReclaimsSpaceOfShortLogs(t *testing.T) {
 	t.Parallel()
 	store := open(t, pebblestore.Options{Dir: t.TempDir()})
-	random := rand.NewChaCha8([32]byte{}) // What does not compress.
+	random := rand.NewChaCha8([32]byte{}) // incompressible
 	owner := &settled{t: t}
 	const count, size = 60_000, 2_000
 	for i := range count {
@@ -46,7 +46,7 @@ func TestTheSpaceOfManyShortLogsComesBack(t *testing.T) {
 	if count, err := store.Forget(t.Context(), 2); count != 60_000 || err != nil {
 		t.Errorf("Forget: got %d, %v", count, err)
 	}
-	// The engine keeps some old logs, to write new ones over them.
+	// The engine keeps some old write-ahead logs for reuse.
 	const rest = 70 << 20
 	for deadline := time.Now().Add(30 * time.Second); store.Size() > rest; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -58,18 +58,18 @@ func TestTheSpaceOfManyShortLogsComesBack(t *testing.T) {
 	}
 }
 
-func TestRangeShowsNoNoteBeforeItIsSynced(t *testing.T) {
+func TestRangeHidesUnsyncedNotes(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int{"a log that is remembered": 1, "a log that the engine reads": 10 << 10} {
+	for name, size := range map[string]int{"cached log": 1, "uncached log": 10 << 10} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			readsOnlyWhatIsSynced(t, size)
+			testRangeHidesUnsynced(t, size)
 		})
 	}
 }
 
-// readsOnlyWhatIsSynced looks at a log while the sync of its second note goes on, the first of which has a size.
-func readsOnlyWhatIsSynced(t *testing.T, size int) {
+// testRangeHidesUnsynced reads a log during the sync of its second note. The first note has size bytes.
+func testRangeHidesUnsynced(t *testing.T, size int) {
 	t.Helper()
 	var blocked atomic.Bool
 	waiting, unblock := make(chan struct{}, 100), make(chan struct{})
@@ -103,7 +103,7 @@ func readsOnlyWhatIsSynced(t *testing.T, size int) {
 	}
 }
 
-func TestForgetEndsWithItsContextOnAFullDisk(t *testing.T) {
+func TestForgetContextOnFullDisk(t *testing.T) {
 	t.Parallel()
 	disk := newSmallDisk()
 	store := open(t, pebblestore.Options{Dir: t.TempDir(), FS: disk})
@@ -134,7 +134,7 @@ func TestForgetEndsWithItsContextOnAFullDisk(t *testing.T) {
 	}
 }
 
-func TestDamageAtOneLocationIsNoMatterOfOthers(t *testing.T) {
+func TestErrDamagedIsPerLocation(t *testing.T) {
 	t.Parallel()
 	dir := stored(t)
 	flip(t, largest(t, dir, "*.sst"), 0.1)
@@ -142,8 +142,8 @@ func TestDamageAtOneLocationIsNoMatterOfOthers(t *testing.T) {
 	owner := &settled{t: t}
 	for i := range 100 {
 		owner.Add(1)
-		at := notes.Location{Latitude: int32(1 + i%3)} // The log at 1 is damaged.
-		store.Append(t.Context(), at, notes.Note{Time: 1, Encoded: []byte("a")}, notes.Ticket{Owner: owner})
+		location := notes.Location{Latitude: int32(1 + i%3)} // The log at 1 is damaged.
+		store.Append(t.Context(), location, notes.Note{Time: 1, Encoded: []byte("a")}, notes.Ticket{Owner: owner})
 	}
 	owner.Wait()
 	var last error
@@ -163,14 +163,14 @@ func TestDamageAtOneLocationIsNoMatterOfOthers(t *testing.T) {
 	}
 }
 
-// What is damaged is a log so short that it would be remembered whole. A note that comes there must not be taken for
-// all that there is.
-func TestLogThatCannotBeReadIsNotRememberedAsEmpty(t *testing.T) {
+// A damaged log that is short enough for the cache must not be cached as empty: a new note there is not the whole
+// log.
+func TestLogCacheSkipsDamagedLog(t *testing.T) {
 	t.Parallel()
 	const locations, each = 2000, 10
 	dir := t.TempDir()
 	store := open(t, pebblestore.Options{Dir: dir})
-	random := rand.NewChaCha8([32]byte{}) // What does not compress.
+	random := rand.NewChaCha8([32]byte{}) // incompressible
 	owner := &settled{t: t}
 	for i := range locations * each {
 		encoded := make([]byte, 100)
@@ -179,7 +179,7 @@ func TestLogThatCannotBeReadIsNotRememberedAsEmpty(t *testing.T) {
 		store.Append(t.Context(), notes.Location{Latitude: int32(i / each)}, notes.Note{Time: 1, Encoded: encoded}, notes.Ticket{Owner: owner})
 	}
 	owner.Wait()
-	for range 2 { // As it is opened, the engine writes into a table what is in its log.
+	for range 2 { // On open, the engine flushes its write-ahead log to a table.
 		if err := store.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -193,15 +193,15 @@ func TestLogThatCannotBeReadIsNotRememberedAsEmpty(t *testing.T) {
 	store = open(t, pebblestore.Options{Dir: dir})
 	damaged := 0
 	for i := range int32(locations) {
-		at := notes.Location{Latitude: i}
-		if lastError(t, store, at) == nil {
+		location := notes.Location{Latitude: i}
+		if lastError(t, store, location) == nil {
 			continue
 		}
 		damaged++
-		if _, err := notes.Append(t.Context(), store, at, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
+		if _, err := notes.Append(t.Context(), store, location, notes.Note{Time: 1, Encoded: []byte("a")}); err != nil {
 			t.Errorf("a note where the log is damaged: %v", err)
 		}
-		if err := lastError(t, store, at); !errors.Is(err, notes.ErrDamaged) {
+		if err := lastError(t, store, location); !errors.Is(err, notes.ErrDamaged) {
 			t.Errorf("got %v after a further note, want notes.ErrDamaged", err)
 		}
 	}
@@ -214,17 +214,17 @@ func TestLogThatCannotBeReadIsNotRememberedAsEmpty(t *testing.T) {
 }
 
 // lastError returns the error with which a range ends.
-func lastError(t *testing.T, store notes.Store, at notes.Location) error {
+func lastError(t *testing.T, store notes.Store, location notes.Location) error {
 	t.Helper()
 	var last error
-	for _, err := range store.Range(t.Context(), at, notes.Everything) {
+	for _, err := range store.Range(t.Context(), location, notes.Everything) {
 		last = err
 	}
 	return last
 }
 
-// The folder is measured now and then. What is written meanwhile counts as well.
-func TestMaxBytesCountsWhatIsWrittenBetweenTwoMeasurements(t *testing.T) {
+// Bytes written while the folder is being measured count towards MaxBytes.
+func TestMaxBytesCountsWritesDuringMeasurement(t *testing.T) {
 	t.Parallel()
 	const bound, size = 32 << 20, 1 << 20
 	var armed atomic.Bool
@@ -250,7 +250,7 @@ func TestMaxBytesCountsWhatIsWrittenBetweenTwoMeasurements(t *testing.T) {
 		}
 	}
 	if kept > bound/size+1 {
-		t.Errorf("%d notes of %d bytes were kept in a folder that is bounded to %d, while it was not measured", kept, size, bound)
+		t.Errorf("%d notes of %d bytes were kept during a measurement, in a folder limited to %d bytes", kept, size, bound)
 	}
 	close(measure)
 	if err := store.Close(); err != nil {

@@ -1,11 +1,11 @@
-// Package pebblestore keeps notes on the disk of this machine, in Pebble, an embedded LSM tree.
-// A note is settled once it is synced: neither a crash of the process nor a loss of power takes
-// it back. One process at a time can open a folder.
+// Package pebblestore is the [notes.Store] on the disk of this machine, in Pebble, an embedded LSM tree. A
+// note is settled once it is synced to the write-ahead log: it survives a crash of the process and a loss of
+// power. A folder can be open in one process at a time.
 //
-// Memory is bounded whatever the size of the store: 64 MiB of cached blocks, the filters and indexes of
-// tables among them; 32 MiB of notes that are not yet in tables; about 64 MiB of recent logs; and 64 MiB of
-// notes on their way to the disk, when chats append faster than it writes. With what Go's garbage
-// collector leaves lying, that is less than 500 MiB.
+// Memory is bounded, whatever the size of the store: 64 MiB for the block cache, with the filters and indexes
+// of tables; 32 MiB for memtables; about 64 MiB for the cache of short logs; and 64 MiB for queued notes,
+// when chats append faster than the disk writes. With the overhead of Go's garbage collector, that is less
+// than 500 MiB.
 package pebblestore
 
 import (
@@ -30,62 +30,60 @@ import (
 )
 
 const (
-	cacheBytes    = 64 << 20
-	memTableBytes = 16 << 20
-	openTables    = 1000
-	bloomBits     = 10 // a key: one answer in a hundred is wrong, and costs a read
-	// chunkNotes and chunkBytes bound a chunk of a range, but for its last note.
+	blockCacheBytes = 64 << 20
+	memTableBytes   = 16 << 20
+	maxOpenTables   = 1000
+	bloomBits       = 10 // per key: a false positive rate of 1%
+	// Limits of a chunk of Range, in notes and bytes. A chunk of one note may exceed chunkBytes.
 	chunkNotes = 512
 	chunkBytes = 128 << 10
-	// locationsAtOnce is how many locations are looked at with one iterator, which keeps what is
-	// deleted meanwhile on the disk.
-	locationsAtOnce = 1024
+	// locationsPerScan is the number of locations read with one iterator. An open iterator keeps deleted
+	// notes on the disk.
+	locationsPerScan = 1024
 )
 
-// ErrInUse says that another process has the store open.
-var ErrInUse = errors.New("it is in use by another process, and only one at a time can have it")
+// ErrInUse is the error of Open while another process has the store open.
+var ErrInUse = errors.New("in use by another process (a folder can be open in one process at a time)")
 
-// Options are what a [Store] needs to know. Only Dir is required.
+// Options configure a [Store]. Only Dir is required.
 type Options struct {
-	// Dir is the folder of the store. It is made if it is not there.
+	// Dir is the folder of the store. Open creates it if it is missing.
 	Dir string
-	// MaxBytes bounds the size of the folder; 0 is no bound. Notes beyond it get
-	// [notes.ErrNoRoom]. The folder can grow a little larger while tables are merged.
+	// MaxBytes is the largest size of the folder; 0 is no limit. Notes beyond it get [notes.ErrNoRoom]. During
+	// compactions the folder can grow a little larger.
 	MaxBytes int64
-	// Logger gets what the engine has to say. Without it, nothing is logged.
+	// Logger receives the log of the engine; nil is none.
 	Logger *slog.Logger
-	// Health is called, not concurrently, when the store can no longer take notes, with the reason,
-	// and with nil when it can again. It must not block.
+	// Health is called with the error when the store can no longer accept notes, and with nil when it can
+	// again. Calls are not concurrent. It must not block.
 	Health func(err error)
-	// Fatal is called when a write or a sync has failed, or when another folder is in the place of Dir. It
-	// must end the process: what the engine has in memory is no longer what is on the disk. Without it,
-	// the process panics.
+	// Fatal is called when a write or a sync has failed, or when the folder at Dir was replaced. It must end
+	// the process: the engine's memory no longer matches the disk. The default is to panic.
 	Fatal func(err error)
-	// OnCommit is told, unless it is nil, how long it took to write and sync each batch of notes. It must
-	// not block.
+	// OnCommit is called with the duration of the write and sync of each commit group; nil is none. It must not
+	// block.
 	OnCommit func(took time.Duration)
-	// FS is the file system; without it, that of the operating system.
+	// FS is the file system; the default is that of the operating system.
 	FS vfs.FS
 }
 
 // A Store is a [notes.Store] in a folder.
 type Store struct {
-	db        *pebble.DB
-	recent    *logCache
-	folder    *folder
-	room      *space
-	committer *committer
-	watching  sync.WaitGroup
-	stop      chan struct{}
+	db         *pebble.DB
+	cache      *logCache
+	folder     *folder
+	space      *space
+	committer  *committer
+	monitoring sync.WaitGroup
+	stop       chan struct{}
 
-	open   sync.RWMutex // guards closed; is held for reading while the database is used
+	open   sync.RWMutex // guards closed; read-locked while the database is in use
 	closed bool
 	once   sync.Once
 	err    error // of the first Close
 }
 
-// Open opens the store in a folder. An error names the folder, and the file that is damaged if there
-// is one.
+// Open opens the store in a folder. An error names the folder, and the damaged file if there is one.
 func Open(options Options) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
@@ -99,39 +97,39 @@ func Open(options Options) (*Store, error) {
 	if options.FS == nil {
 		options.FS = vfs.Default
 	}
-	store := &Store{recent: newRecent(), stop: make(chan struct{})}
+	store := &Store{cache: newLogCache(), stop: make(chan struct{})}
 	engine := &engineLog{logger: options.Logger, fatal: options.Fatal}
 	store.folder = newFolder(options.Dir, engine.end)
 	engine.folder = store.folder
-	store.room = newRoom(options, store.folder)
-	db, err := pebble.Open(options.Dir, engineOptions(options, store.room, engine))
+	store.space = newSpace(options, store.folder)
+	db, err := pebble.Open(options.Dir, engineOptions(options, store.space, engine))
 	if err != nil {
 		return nil, explainOpen(options.Dir, engine, err)
 	}
 	last, err := lastPosition(db)
 	if err == nil {
-		err = store.folder.remember(options.FS)
+		err = store.folder.pin(options.FS)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store of notes in %s: %w", options.Dir, err), db.Close())
 	}
 	store.db = db
-	store.room.check()
-	store.committer = newCommitter(db, store.recent, store.room, last, options.OnCommit)
-	store.watching.Go(func() { store.room.watch(store.stop) })
+	store.space.check(store.folder.check())
+	store.committer = newCommitter(db, store.cache, store.space, last, options.OnCommit)
+	store.monitoring.Go(func() { store.space.monitor(store.stop) })
 	return store, nil
 }
 
-func engineOptions(options Options, room *space, log *engineLog) *pebble.Options {
+func engineOptions(options Options, space *space, log *engineLog) *pebble.Options {
 	engine := &pebble.Options{
 		Comparer:                    comparer,
-		FS:                          patientFS{options.FS, room},
+		FS:                          retryFS{options.FS, space},
 		FormatMajorVersion:          pebble.FormatNewest,
-		CacheSize:                   cacheBytes,
+		CacheSize:                   blockCacheBytes,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 2,
-		MaxOpenFiles:                openTables,
-		// Writes wait for merges only when those are far behind: a note is one key, written once.
+		MaxOpenFiles:                maxOpenTables,
+		// Let writes wait only for a compaction that is far behind: a note is one key, written once.
 		L0CompactionThreshold: 4,
 		L0StopWritesThreshold: 64,
 		Logger:                log,
@@ -146,7 +144,7 @@ func engineOptions(options Options, room *space, log *engineLog) *pebble.Options
 	return engine
 }
 
-// explainOpen says why a store cannot be opened.
+// explainOpen returns an error of pebble.Open in the terms of this package.
 func explainOpen(dir string, log *engineLog, err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
@@ -158,12 +156,12 @@ func explainOpen(dir string, log *engineLog, err error) error {
 	}
 }
 
-// damagedFiles returns the names of the files that an error is about, if it does not name them, as the
-// end of its text.
+// damagedFiles returns the names of the files that an error is about, in parentheses, or "" if the error
+// names them.
 func damagedFiles(dir string, log *engineLog, err error) string {
 	files := log.damaged()
 	if strings.Contains(err.Error(), "WAL") {
-		// There are one or two of them. That they can be listed was seen when they were read.
+		// One or two files. Glob cannot fail: the engine has just read the folder.
 		logs, _ := filepath.Glob(filepath.Join(dir, "*.log"))
 		files = append(files, logs...)
 	}
@@ -173,8 +171,8 @@ func damagedFiles(dir string, log *engineLog, err error) string {
 	return " (" + strings.Join(files, ", ") + ")"
 }
 
-// isIncomplete returns whether a file of the store is missing or of another size than it was written.
-// The engine has no error of its own for these.
+// isIncomplete returns whether a file of the store is missing or has the wrong size. The engine has no error
+// values for these.
 func isIncomplete(err error) bool {
 	return strings.Contains(err.Error(), "unknown to the objstorage provider") || strings.Contains(err.Error(), "object size mismatch")
 }
@@ -189,7 +187,7 @@ func lastPosition(db *pebble.DB) (notes.Position, error) {
 	}
 	defer closer.Close()
 	if len(value) != 8 {
-		return 0, fmt.Errorf("%w: its last position has %d bytes", notes.ErrDamaged, len(value))
+		return 0, fmt.Errorf("%w: the last position has %d bytes", notes.ErrDamaged, len(value))
 	}
 	return notes.Position(binary.BigEndian.Uint64(value)), nil
 }
@@ -202,17 +200,17 @@ func damaged(err error) error {
 	return err
 }
 
-// Append implements [notes.Store]. It waits while 32 MiB wait for those that are being written.
-func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
-	s.committer.append(ctx, appended{at, note, ticket})
+// Append implements [notes.Store]. It blocks while 32 MiB are queued behind the commit group in flight.
+func (s *Store) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	s.committer.append(ctx, pendingNote{location, note, ticket})
 }
 
 // Range implements [notes.Store].
-func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+func (s *Store) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
 	return func(yield func([]notes.Note, error) bool) {
-		// What is not synced yet is not kept, though the engine would read it.
+		// The engine would return notes that are written and not synced: hide them.
 		span.Through = min(span.Through, notes.Position(s.committer.synced.Load()))
-		if log, ok := s.recent.get(at); ok && ctx.Err() == nil && !s.isClosed() && !s.folder.away.Load() {
+		if log, ok := s.cache.get(location); ok && ctx.Err() == nil && !s.isClosed() && !s.folder.missing.Load() {
 			if log = span.Of(log); len(log) > 0 {
 				yield(log, nil)
 			}
@@ -220,7 +218,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 		}
 		if span.Newest > 0 {
 			var err error
-			if span, err = s.newest(at, span); err != nil {
+			if span, err = s.newest(location, span); err != nil {
 				yield(nil, err)
 				return
 			}
@@ -228,7 +226,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 		for chunk := (&chunk{}); span.After < span.Through; {
 			err := ctx.Err()
 			if err == nil {
-				err = s.read(chunk, at, span)
+				err = s.read(chunk, location, span)
 			}
 			if err != nil {
 				yield(nil, err)
@@ -242,17 +240,17 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 	}
 }
 
-// chunk is a part of a log that was copied out of the engine.
+// chunk is a part of a log, copied out of the engine.
 type chunk struct {
 	notes []notes.Note
 	bytes []byte
-	more  bool // there is, or may be, a next one
+	more  bool // another chunk may follow
 }
 
-// read copies the start of a span.
-func (s *Store) read(chunk *chunk, at notes.Location, span notes.Span) error {
+// read copies the first chunk of a span.
+func (s *Store) read(chunk *chunk, location notes.Location, span notes.Span) error {
 	chunk.notes, chunk.bytes, chunk.more = chunk.notes[:0], chunk.bytes[:0], false
-	return s.iterate(at, span, func(iterator *pebble.Iterator) error {
+	return s.iterate(location, span, func(iterator *pebble.Iterator) error {
 		for valid := iterator.First(); valid; valid = iterator.Next() {
 			value, err := iterator.ValueAndErr()
 			if err != nil {
@@ -263,7 +261,7 @@ func (s *Store) read(chunk *chunk, at notes.Location, span notes.Span) error {
 				return nil
 			}
 			if len(chunk.bytes)+len(value) > cap(chunk.bytes) {
-				// The notes so far keep what they share; a chunk seldom needs more than once.
+				// The notes so far keep the old array. A chunk seldom grows more than once.
 				chunk.bytes = make([]byte, 0, min(max(2*cap(chunk.bytes), len(value), 4<<10), max(chunkBytes, len(value))))
 			}
 			start := len(chunk.bytes)
@@ -278,11 +276,11 @@ func (s *Store) read(chunk *chunk, at notes.Location, span notes.Span) error {
 	})
 }
 
-// newest returns the span without what its Newest leaves out.
-func (s *Store) newest(at notes.Location, span notes.Span) (notes.Span, error) {
+// newest returns the span with Newest resolved: its After is the position before the newest notes.
+func (s *Store) newest(location notes.Location, span notes.Span) (notes.Span, error) {
 	skip := span.Newest
 	span.Newest = 0
-	err := s.iterate(at, span, func(iterator *pebble.Iterator) error {
+	err := s.iterate(location, span, func(iterator *pebble.Iterator) error {
 		valid := iterator.Last()
 		for ; valid && skip > 0; valid = iterator.Prev() {
 			skip--
@@ -298,14 +296,14 @@ func (s *Store) newest(at notes.Location, span notes.Span) (notes.Span, error) {
 }
 
 // iterate calls read with an iterator over a span of a log.
-func (s *Store) iterate(at notes.Location, span notes.Span, read func(*pebble.Iterator) error) error {
-	upper := appendPrefix(nil, at)
+func (s *Store) iterate(location notes.Location, span notes.Span, read func(*pebble.Iterator) error) error {
+	upper := appendPrefix(nil, location)
 	if span.Through == math.MaxUint64 {
 		upper = comparer.ImmediateSuccessor(nil, upper)
 	} else {
 		upper = binary.BigEndian.AppendUint64(upper, uint64(span.Through)+1)
 	}
-	return s.iterateKeys(&pebble.IterOptions{LowerBound: appendKey(nil, at, span.After+1), UpperBound: upper}, read)
+	return s.iterateKeys(&pebble.IterOptions{LowerBound: appendKey(nil, location, span.After+1), UpperBound: upper}, read)
 }
 
 // iterateKeys calls read with an iterator, which is closed afterwards.
@@ -315,8 +313,8 @@ func (s *Store) iterateKeys(options *pebble.IterOptions, read func(*pebble.Itera
 	if s.closed {
 		return notes.ErrClosed
 	}
-	if err := s.folder.look(); err != nil {
-		return err // Some of its files could not be opened.
+	if err := s.folder.check(); err != nil {
+		return err // The engine could not open further files.
 	}
 	iterator, err := s.db.NewIter(options)
 	if err != nil {
@@ -345,8 +343,8 @@ func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] 
 				yield(notes.Location{}, err)
 				return
 			}
-			for _, at := range locations {
-				if !yield(at, nil) {
+			for _, location := range locations {
+				if !yield(location, nil) {
 					return
 				}
 			}
@@ -354,39 +352,39 @@ func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] 
 	}
 }
 
-// locations returns some locations from a key on, and the key from which on there may be more: nil
-// if there are none.
+// locations appends up to locationsPerScan locations from a key on. It returns the key to continue at, or nil
+// at the end.
 func (s *Store) locations(locations []notes.Location, from []byte) (_ []notes.Location, next []byte, err error) {
 	err = s.iterateKeys(&pebble.IterOptions{LowerBound: from, UpperBound: []byte{noteTag + 1}}, func(iterator *pebble.Iterator) error {
 		for valid := iterator.First(); valid; valid = iterator.NextPrefix() {
-			at, _, err := parseKey(iterator.Key())
+			location, _, err := parseKey(iterator.Key())
 			if err != nil {
 				return err
 			}
-			if len(locations) == locationsAtOnce {
-				next = appendPrefix(nil, at)
+			if len(locations) == locationsPerScan {
+				next = appendPrefix(nil, location)
 				return nil
 			}
-			locations = append(locations, at)
+			locations = append(locations, location)
 		}
 		return nil
 	})
 	return locations, next, err
 }
 
-// Size returns how many bytes the files of the store have.
+// Size returns the total size of the store's files in bytes.
 func (s *Store) Size() int64 {
-	return s.room.size()
+	return s.space.size()
 }
 
-// Close implements [notes.Store]. What waits for a full disk or a folder that is away, it lets wait for five
-// seconds more: then it calls Fatal.
+// Close implements [notes.Store]. Writes that wait for a full disk or a missing folder get five more seconds;
+// then Close calls Fatal.
 func (s *Store) Close() error {
 	s.once.Do(func() {
-		s.room.closeBy(time.Now().Add(closeTimeout))
+		s.space.setCloseDeadline(time.Now().Add(closeTimeout))
 		s.committer.close()
 		close(s.stop)
-		s.watching.Wait()
+		s.monitoring.Wait()
 		s.open.Lock()
 		defer s.open.Unlock()
 		s.closed = true

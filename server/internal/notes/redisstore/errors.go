@@ -12,8 +12,8 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// notStored are the prefixes of the errors by which Redis says that it did not run a script, and what
-// they are in the terms of the contract.
+// notStored maps prefixes of Redis errors to errors of [notes.Store]. With these, Redis certainly did not run
+// the script.
 var notStored = []struct {
 	prefix string
 	err    error
@@ -35,8 +35,8 @@ var notStored = []struct {
 	{"NOPERM", notes.ErrUnavailable},
 }
 
-// writeError returns an error of a write in the terms of the contract: that the note was not kept
-// only if that is certain.
+// writeError maps an error of a write to one of [notes.Store]: to [notes.ErrUnknown] unless the note was
+// certainly not kept.
 func writeError(err error) error {
 	if known := refused(err); known != nil {
 		return known
@@ -44,8 +44,8 @@ func writeError(err error) error {
 	return fmt.Errorf("%w: %w", notes.ErrUnknown, err)
 }
 
-// readError returns an error of a read in the terms of the contract. The caller's own context may
-// have ended, which is then the error.
+// readError maps an error of a read to one of [notes.Store]. If the caller's context has ended, it returns
+// its cause.
 func readError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -56,11 +56,11 @@ func readError(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", notes.ErrUnavailable, err)
 }
 
-// refused returns the error for something that Redis has refused, or that never got to it; and nil
-// for one that says neither.
+// refused maps an error of a call that had no effect, because Redis refused it or it was never sent. For any
+// other error it returns nil.
 func refused(err error) error {
 	if reply, ok := rueidis.IsRedisErr(err); ok {
-		// An error inside of a script names the script behind the error that it is.
+		// An error inside a script has a suffix that names the script.
 		for _, known := range notStored {
 			if strings.HasPrefix(strings.TrimPrefix(reply.Error(), "ERR "), known.prefix) {
 				return fmt.Errorf("%w: %w", known.err, err)
@@ -77,8 +77,8 @@ func refused(err error) error {
 	return nil
 }
 
-// isTimeout returns whether err says that Redis did not answer in time. The context of the call cannot tell: the client
-// sets deadlines of its own, which may pass a moment before.
+// isTimeout returns whether err is a timeout. The context of the call is no substitute: the client sets its
+// own deadlines, which may pass a moment earlier.
 func isTimeout(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()

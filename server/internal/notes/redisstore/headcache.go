@@ -7,32 +7,32 @@ import (
 )
 
 const (
-	// begunLogs is how many logs are remembered, and begunBytes how long the notes of each may be: at
-	// most 16 MiB in all.
-	begunLogs  = 1 << 14
-	begunBytes = 1 << 10
+	// headCacheLogs is the number of logs in the cache, and cachedHeadBytes the largest size of each: 16 MiB
+	// in all.
+	headCacheLogs   = 1 << 14
+	cachedHeadBytes = 1 << 10
 )
 
-// headCache remembers the starts of the logs that this server has headCache last: a first note is answered with
-// itself, which need not be read from Redis. What is remembered never changes, and a range that goes
-// on behind it is not answered by it. Its methods may be called concurrently.
+// headCache is an LRU cache of the heads of logs that this server has started: the reply to a first note is
+// the note itself, which need not be read from Redis. Entries are immutable. A range that extends beyond an
+// entry is read from Redis. Its methods may be called concurrently.
 type headCache struct {
 	logs *lru.Cache[notes.Location, []notes.Note]
 }
 
-func newBegun() headCache {
-	logs, err := lru.New[notes.Location, []notes.Note](begunLogs)
+func newHeadCache() headCache {
+	logs, err := lru.New[notes.Location, []notes.Note](headCacheLogs)
 	if err != nil {
 		panic(err) // The size is positive.
 	}
 	return headCache{logs}
 }
 
-// add hears of new notes at a location, the first of which has a position.
-func (b headCache) add(at notes.Location, position notes.Position, added []notes.Note) {
+// add is called for every batch that was written, with the position of its first note.
+func (c headCache) add(location notes.Location, position notes.Position, added []notes.Note) {
 	if position > 1 {
-		if first, ok := b.logs.Peek(at); ok && position <= notes.Position(len(first)) {
-			b.logs.Remove(at) // Redis has lost the log, and begun it anew.
+		if first, ok := c.logs.Peek(location); ok && position <= notes.Position(len(first)) {
+			c.logs.Remove(location) // Redis has lost the log, and started a new one.
 		}
 		return
 	}
@@ -41,14 +41,14 @@ func (b headCache) add(at notes.Location, position notes.Position, added []notes
 		added[i].Position = notes.Position(i + 1)
 		bytes += len(added[i].Encoded) + noteOverhead
 	}
-	if bytes <= begunBytes {
-		b.logs.Add(at, added)
+	if bytes <= cachedHeadBytes {
+		c.logs.Add(location, added)
 	}
 }
 
-// read returns the span of a log that it remembers. Its second result is false if it does not.
-func (b headCache) read(at notes.Location, span notes.Span) ([]notes.Note, bool) {
-	first, ok := b.logs.Get(at)
+// read returns a span of a log. Its second result is false if the span is not in the cache.
+func (c headCache) read(location notes.Location, span notes.Span) ([]notes.Note, bool) {
+	first, ok := c.logs.Get(location)
 	if !ok || span.Through > notes.Position(len(first)) {
 		return nil, false
 	}

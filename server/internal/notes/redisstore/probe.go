@@ -15,8 +15,8 @@ import (
 
 const (
 	// probeEvery is the interval between two health checks, and probeTimeout the deadline of one.
-	probeEvery   = time.Second
-	probeTimeout = time.Second
+	probeInterval = time.Second
+	probeTimeout  = time.Second
 	// startTimeout is the deadline of the check at the start.
 	startTimeout = 5 * time.Second
 	// probeKeys is the number of keys that a health check writes: so many that every master of a cluster most
@@ -26,16 +26,16 @@ const (
 	checkKey = "routeguide:{check}"
 )
 
-// probeElement is an element of a log like any other, so that a probe needs what a note needs.
+// probeElement is a valid element of a log: a probe needs the same permissions and memory as a note.
 var probeElement = encode(notes.Note{Encoded: []byte("probe")})
 
 func probeKey(number int) string {
 	return "routeguide:{probe-" + strconv.Itoa(number) + "}"
 }
 
-// watch reports to Health when Redis stops or resumes to take notes, until ctx ends.
-func (s *Store) watch(ctx context.Context, healthy bool) {
-	ticker := time.NewTicker(probeEvery)
+// monitor reports to Health when Redis stops or resumes accepting notes, until ctx ends.
+func (s *Store) monitor(ctx context.Context, healthy bool) {
+	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -51,16 +51,16 @@ func (s *Store) watch(ctx context.Context, healthy bool) {
 	}
 }
 
-// probe does what serving needs, a write and a read by script, with keys on all masters. It returns an
-// error if no master does both: then no note can be kept and answered.
+// probe is the health check: a write and a read by script, with keys on all masters. It returns an error if
+// no master serves both: then no note can be kept and answered.
 func (s *Store) probe(ctx context.Context) error {
-	calling, cancel := context.WithTimeout(ctx, probeTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	commands := make([]rueidis.Completed, 0, 2*probeKeys)
 	for number := range probeKeys {
 		commands = append(commands, s.probeWrite(probeKey(number)), s.probeRead(probeKey(number)))
 	}
-	results := s.client.DoMulti(calling, commands...)
+	results := s.client.DoMulti(callCtx, commands...)
 	var first error
 	for number := range probeKeys {
 		err := results[2*number].Error()
@@ -85,16 +85,16 @@ func (s *Store) probeRead(key string) rueidis.Completed {
 	return s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(key).Arg("0", "1", "0", "1", "1").Build()
 }
 
-// need is a command that the store uses.
-type need struct {
+// requirement is a Redis command that the store uses.
+type requirement struct {
 	name    string
 	command rueidis.Completed
 }
 
-// needs are the commands that the store uses. Nothing is left of those that write.
-func (s *Store) needs() []need {
+// requirements returns the commands that the store uses. Those that write leave no data.
+func (s *Store) requirements() []requirement {
 	b := s.client.B
-	needs := []need{
+	requirements := []requirement{
 		{"LLEN", b().Llen().Key(checkKey).Build()},
 		{"LINDEX", b().Lindex().Key(checkKey).Index(0).Build()},
 		{"LRANGE", b().Lrange().Key(checkKey).Start(0).Stop(0).Build()},
@@ -103,46 +103,46 @@ func (s *Store) needs() []need {
 		{"SCAN", b().Scan().Cursor(0).Count(1).Build()},
 	}
 	if !s.readOnly {
-		needs = append(needs,
-			need{"RPUSH", b().Rpush().Key(checkKey).Element(probeElement).Build()},
-			need{"LPUSH", b().Lpush().Key(checkKey).Element(probeElement).Build()},
-			need{"LTRIM", b().Ltrim().Key(checkKey).Start(1).Stop(0).Build()},
-			need{"EVAL", s.probeWrite(probeKey(0))},
+		requirements = append(requirements,
+			requirement{"RPUSH", b().Rpush().Key(checkKey).Element(probeElement).Build()},
+			requirement{"LPUSH", b().Lpush().Key(checkKey).Element(probeElement).Build()},
+			requirement{"LTRIM", b().Ltrim().Key(checkKey).Start(1).Stop(0).Build()},
+			requirement{"EVAL", s.probeWrite(probeKey(0))},
 		)
 	}
 	if s.replicas > 0 {
-		needs = append(needs, need{"WAIT", b().Wait().Numreplicas(0).Timeout(0).Build()})
+		requirements = append(requirements, requirement{"WAIT", b().Wait().Numreplicas(0).Timeout(0).Build()})
 	}
-	return needs
+	return requirements
 }
 
-// check runs each command that the store needs by itself, since an error of a script does not name the command that the
-// user may not run. An error that may pass while reads go on, such as a lack of memory, is the first result;
-// any other is the second.
-func (s *Store) check(ctx context.Context) (passing, err error) {
-	calling, cancel := context.WithTimeout(ctx, startTimeout)
+// check is the readiness check of Open. It runs each required command by itself, because the error of a
+// script does not name the command that the user may not run. A transient error, such as a lack of memory, is
+// the first result; any other is the second.
+func (s *Store) check(ctx context.Context) (transient, err error) {
+	callCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for _, need := range s.needs() {
-		err := s.client.Do(calling, need.command).Error()
+	for _, requirement := range s.requirements() {
+		err := s.client.Do(callCtx, requirement.command).Error()
 		switch {
 		case err == nil, rueidis.IsRedisNil(err):
-		case isPassing(err):
-			passing = explain(err)
+		case isTransient(err):
+			transient = explain(err)
 		default:
-			return nil, fmt.Errorf("%s: %w", need.name, explain(err))
+			return nil, fmt.Errorf("%s: %w", requirement.name, explain(err))
 		}
 	}
-	if passing == nil && !s.readOnly {
-		passing = s.probe(ctx)
+	if transient == nil && !s.readOnly {
+		transient = s.probe(ctx)
 	}
-	if isMoved(passing) {
-		return nil, passing
+	if isMoved(transient) {
+		return nil, transient
 	}
-	return passing, nil
+	return transient, nil
 }
 
-// isPassing returns whether Redis refuses writes for a reason that may pass while reads go on.
-func isPassing(err error) bool {
+// isTransient returns whether Redis refuses writes for a reason that may pass, and still serves reads.
+func isTransient(err error) bool {
 	reply, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return false
@@ -155,8 +155,8 @@ func isPassing(err error) bool {
 	return false
 }
 
-// isMoved returns whether a node has sent the client to another one, which the client then did not follow: it takes
-// the node for a single one, since it could not ask for the nodes of the cluster.
+// isMoved returns whether err is a MOVED redirection that the client did not follow. The client then takes a
+// node of a cluster for a single node, because it was not permitted to list the nodes.
 func isMoved(err error) bool {
 	reply, ok := errors.AsType[*rueidis.RedisError](err)
 	if !ok {
@@ -166,7 +166,7 @@ func isMoved(err error) bool {
 	return moved
 }
 
-// explain returns an error of Redis with what to do about it, where that can be said.
+// explain adds advice to the Redis errors that an operator can fix.
 func explain(err error) error {
 	reply, ok := rueidis.IsRedisErr(err)
 	if !ok {
@@ -176,13 +176,13 @@ func explain(err error) error {
 	var advice string
 	switch {
 	case isMoved(err):
-		advice = "this is a node of a cluster: let the user run CLUSTER SLOTS and CLUSTER SHARDS, by which the other nodes are found"
+		advice = "this is a node of a cluster: permit CLUSTER SLOTS and CLUSTER SHARDS, which list the other nodes"
 	case strings.HasPrefix(text, "NOPERM"), strings.Contains(text, "can't run this command"):
-		advice = "let the user run it, with the keys routeguide:*"
+		advice = "permit the command on the keys routeguide:*"
 	case strings.HasPrefix(text, "READONLY"):
-		advice = "this is a replica: name the master, or promote it"
+		advice = "this is a replica: connect to the master, or promote the replica"
 	case strings.HasPrefix(text, "OOM"):
-		advice = "raise maxmemory, or let old notes be forgotten"
+		advice = "raise maxmemory, or forget old notes"
 	default:
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"example.com/routeguide/server/internal/notes/redisstore"
 )
 
-// opened returns a store in a node, and what its Health is told.
+// opened returns a store in a node, and the calls of its Health.
 func opened(t *testing.T, node *redistest.Node, options redisstore.Options) (*redisstore.Store, <-chan error) {
 	t.Helper()
 	health := make(chan error, 100)
@@ -35,8 +35,8 @@ func awaitHealth(t *testing.T, health <-chan error, want string) {
 	}
 }
 
-// Whatever keeps Redis from taking notes, health says so, with the cause, and that it has passed.
-func TestHealthProbesWhatNotesNeed(t *testing.T) {
+// Health reports every reason for which Redis refuses notes, with the cause, and the recovery.
+func TestHealthReportsCauseAndRecovery(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		refuse, permit []string
@@ -69,8 +69,8 @@ func TestHealthProbesWhatNotesNeed(t *testing.T) {
 	}
 }
 
-// A master of a cluster that takes no notes leaves those of the others.
-func TestHealthIsGoodWhileAMasterTakesNotes(t *testing.T) {
+// Health reports a cluster only once no master accepts notes.
+func TestHealthWhileOneMasterAcceptsNotes(t *testing.T) {
 	t.Parallel()
 	nodes := redistest.StartCluster(t)
 	health := make(chan error, 100)
@@ -78,17 +78,17 @@ func TestHealthIsGoodWhileAMasterTakesNotes(t *testing.T) {
 	for _, master := range nodes[:2] {
 		master.CLI(t, "CONFIG", "SET", "maxmemory", "1")
 	}
-	// The third one takes notes until it does not, and only that is told.
+	// The first report must come after the third master refuses notes, too.
 	nodes[2].CLI(t, "ACL", "SETUSER", "default", "-eval")
 	if err := <-health; err == nil {
-		t.Error("health is good while no master takes notes")
+		t.Error("health is good while no master accepts notes")
 	}
 	nodes[2].CLI(t, "ACL", "SETUSER", "default", "+eval")
 	awaitHealth(t, health, "")
 }
 
-// What will not pass by itself is refused at the start, and named.
-func TestOpenRefusesAnACLAndNamesTheCommand(t *testing.T) {
+// A missing permission is not transient: Open fails, and names the command or the keys.
+func TestOpenErrorNamesForbiddenCommand(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t)
 	for command, options := range map[string]redisstore.Options{
@@ -113,8 +113,8 @@ func TestOpenRefusesAnACLAndNamesTheCommand(t *testing.T) {
 	}
 }
 
-// The rights that the documentation names are enough.
-func TestOpenNeedsNoMoreThanItSays(t *testing.T) {
+// The permissions of docs/durability.md suffice.
+func TestOpenWithDocumentedPermissions(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t)
 	node.CLI(t, "ACL", "SETUSER", "routeguide", "on", ">secret", "~routeguide:*",
@@ -131,8 +131,8 @@ func TestOpenNeedsNoMoreThanItSays(t *testing.T) {
 	texts(t, reader, notes.Location{})
 }
 
-// What may pass by itself does not keep a server from its start.
-func TestOpenWaitsForWhatMayPass(t *testing.T) {
+// A transient error does not fail Open.
+func TestOpenWithTransientError(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t, "--maxmemory", "1")
 	_, health := opened(t, node, redisstore.Options{})
@@ -141,8 +141,8 @@ func TestOpenWaitsForWhatMayPass(t *testing.T) {
 	awaitHealth(t, health, "")
 }
 
-// Managed Redis often has no CLUSTER command, under that name or for this user.
-func TestOneNodeWithoutClusterCommands(t *testing.T) {
+// Managed Redis services often rename or forbid the CLUSTER command.
+func TestStoreOnNodeWithoutClusterCommand(t *testing.T) {
 	t.Parallel()
 	renamed := redistest.Start(t, "--rename-command", "CLUSTER", "")
 	denied := redistest.Start(t)
@@ -160,8 +160,8 @@ func TestOneNodeWithoutClusterCommands(t *testing.T) {
 	}
 }
 
-// A node of a cluster is no single node, though the user may not ask.
-func TestOpenRefusesANodeOfAClusterThatItCannotAsk(t *testing.T) {
+// A node of a cluster must not be taken for a single node if the user may not run CLUSTER.
+func TestOpenErrorOnClusterNodeWithoutClusterCommand(t *testing.T) {
 	t.Parallel()
 	nodes := redistest.StartCluster(t)
 	nodes[0].CLI(t, "ACL", "SETUSER", "default", "-cluster")
@@ -173,8 +173,9 @@ func TestOpenRefusesANodeOfAClusterThatItCannotAsk(t *testing.T) {
 	}
 }
 
-// The deadline of the store is not that of who asks, and the end of who asks is no fault of the store.
-func TestErrorsOfARedisThatHangs(t *testing.T) {
+// A timeout of Redis is ErrUnavailable or ErrUnknown, not the caller's deadline. A caller that cancels gets
+// its own error.
+func TestErrorsOfHangingRedis(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t)
 	store, _ := opened(t, node, redisstore.Options{})
@@ -185,7 +186,7 @@ func TestErrorsOfARedisThatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	rangeError := func(ctx context.Context) (last error) {
-		// Notes that this store has written are remembered.
+		// Another location: notes that this store has written are in its cache.
 		for _, err := range store.Range(ctx, notes.Location{Latitude: 1}, notes.Everything) {
 			last = err
 		}
@@ -194,12 +195,13 @@ func TestErrorsOfARedisThatHangs(t *testing.T) {
 	if err := rangeError(t.Context()); !errors.Is(err, notes.ErrUnavailable) {
 		t.Errorf("Range: got %v, want notes.ErrUnavailable", err)
 	}
-	gone, leave := context.WithCancel(t.Context())
-	time.AfterFunc(10*time.Millisecond, leave)
-	if err := rangeError(gone); !errors.Is(err, context.Canceled) || errors.Is(err, notes.ErrUnavailable) {
-		t.Errorf("Range whose caller has gone: got %v, want context.Canceled alone", err)
+	cancelled, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if err := rangeError(cancelled); !errors.Is(err, context.Canceled) || errors.Is(err, notes.ErrUnavailable) {
+		t.Errorf("Range with a cancelled context: got %v, want context.Canceled alone", err)
 	}
-	// All of one location go the same way, a batch at a time. Whatever waits behind the batch that gets no answer is not sent.
+	// One location has one writer with one batch in flight. Batches queued behind the one that times out are
+	// not sent.
 	const count = 2000
 	fates := make(fates, count)
 	for number := range uint64(count) {
@@ -223,8 +225,8 @@ type fates chan error
 
 func (f fates) Settle(_ uint64, _ notes.Position, err error) { f <- err }
 
-// If nobody can say that the replicas have a note, its fate is unknown.
-func TestAnErrorOfWAITLeavesTheFateUnknown(t *testing.T) {
+// An error of WAIT does not tell whether the replicas have the note.
+func TestAppendErrUnknownOnWaitError(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	startReplica(t, master)
@@ -235,38 +237,38 @@ func TestAnErrorOfWAITLeavesTheFateUnknown(t *testing.T) {
 	}
 }
 
-// Redis may lose all its notes, and begin anew with those of other servers: what this one remembers of the
-// old ones is not what its next reply brings.
-func TestFirstNotesAreForgottenWithRedis(t *testing.T) {
+// Redis may lose all notes and start new logs with notes of other servers: the cache must not serve the old
+// notes.
+func TestHeadCacheAfterDataLoss(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t)
 	store, _ := opened(t, node, redisstore.Options{})
 	other, _ := opened(t, node, redisstore.Options{})
-	const places = 200
-	settled := make(fates, 2*places)
-	for i := range int32(places) {
-		for _, text := range []string{"a", "b"} { // Most come in one batch, which is remembered.
+	const locations = 200
+	settled := make(fates, 2*locations)
+	for i := range int32(locations) {
+		for _, text := range []string{"a", "b"} { // most pairs are one batch, which is cached
 			store.Append(t.Context(), notes.Location{Latitude: i}, draft(text), notes.Ticket{Owner: settled})
 		}
 	}
-	for range 2 * places {
+	for range 2 * locations {
 		if err := <-settled; err != nil {
 			t.Fatal(err)
 		}
 	}
 	node.CLI(t, "FLUSHALL")
-	for i := range int32(places) {
-		at := notes.Location{Latitude: i}
-		if _, err := notes.Append(t.Context(), other, at, draft("x")); err != nil {
+	for i := range int32(locations) {
+		location := notes.Location{Latitude: i}
+		if _, err := notes.Append(t.Context(), other, location, draft("x")); err != nil {
 			t.Fatal(err)
 		}
-		position, err := notes.Append(t.Context(), store, at, draft("c"))
+		position, err := notes.Append(t.Context(), store, location, draft("c"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for chunk, err := range store.Range(t.Context(), at, notes.Span{Through: position}) {
+		for chunk, err := range store.Range(t.Context(), location, notes.Span{Through: position}) {
 			if err != nil || len(chunk) != 2 || string(chunk[0].Encoded) != "x" || string(chunk[1].Encoded) != "c" {
-				t.Fatalf("the reply at %v is %v, %v, want x and c", at, chunk, err)
+				t.Fatalf("the reply at %v is %v, %v, want x and c", location, chunk, err)
 			}
 		}
 	}

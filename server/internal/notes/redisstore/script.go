@@ -12,14 +12,14 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// What is in Redis. The log of a location is a list:
+// The data model. The log of a location is a list:
 //
 //	routeguide:{LATITUDE,LONGITUDE}  base, note, note, ...
 //
-// A note is its time, 8 bytes big-endian, and the encoded note. Its position is its index in the list,
-// plus the base, which is how many notes were forgotten before. The base is in the list, and not under
-// a key of its own, so that they are always together, also while a cluster moves a slot; and it stays
-// when every note is forgotten, so that no position is given twice.
+// A note is its time, 8 bytes big-endian, and the encoded note. Its position is its index in the list plus
+// the base, the number of notes forgotten. The base is an element of the list, and not a key of its own, so
+// that both stay together while a cluster moves a slot. It stays when every note is forgotten, so that no
+// position is reused.
 const (
 	keyPrefix  = "routeguide:{"
 	keySuffix  = "}"
@@ -27,22 +27,22 @@ const (
 	timeSize   = 8
 )
 
-func listKey(at notes.Location) string {
+func listKey(location notes.Location) string {
 	key := make([]byte, 0, len(keyPrefix)+2*len("-1800000000,")+len(keySuffix))
 	key = append(key, keyPrefix...)
-	key = strconv.AppendInt(key, int64(at.Latitude), 10)
+	key = strconv.AppendInt(key, int64(location.Latitude), 10)
 	key = append(key, ',')
-	key = strconv.AppendInt(key, int64(at.Longitude), 10)
+	key = strconv.AppendInt(key, int64(location.Longitude), 10)
 	return string(append(key, keySuffix...))
 }
 
-func parseKey(key string) (at notes.Location, ok bool) {
+func parseKey(key string) (location notes.Location, ok bool) {
 	tag, found := strings.CutSuffix(strings.TrimPrefix(key, keyPrefix), keySuffix)
 	latitude, longitude, comma := strings.Cut(tag, ",")
 	first, err := strconv.ParseInt(latitude, 10, 32)
 	second, err2 := strconv.ParseInt(longitude, 10, 32)
-	at = notes.Location{Latitude: int32(first), Longitude: int32(second)}
-	return at, found && comma && err == nil && err2 == nil && listKey(at) == key
+	location = notes.Location{Latitude: int32(first), Longitude: int32(second)}
+	return location, found && comma && err == nil && err2 == nil && listKey(location) == key
 }
 
 func encode(note notes.Note) string {
@@ -51,10 +51,10 @@ func encode(note notes.Note) string {
 	return rueidis.BinaryString(append(element, note.Encoded...))
 }
 
-// The scripts are always sent whole. Redis compiles one once, and sending its hash instead could
-// find it unknown in the middle of a batch, after a restart or a failover.
+// Scripts are always sent as text. Redis compiles a script once. EVALSHA would save bytes, but could fail
+// with NOSCRIPT in the middle of a batch, after a restart or a failover.
 const (
-	// appendScript adds elements and returns the position of the last one.
+	// appendScript appends elements and returns the position of the last one.
 	appendScript = `
 local length = redis.call('RPUSH', KEYS[1], unpack(ARGV))
 if length == #ARGV then
@@ -63,54 +63,53 @@ if length == #ARGV then
 end
 return length - 1 + tonumber(redis.call('LINDEX', KEYS[1], 0))`
 
-	// probeScript needs what a note needs, and leaves nothing.
+	// probeScript writes an element and deletes it.
 	probeScript = `
 redis.call('RPUSH', KEYS[1], ARGV[1])
 redis.call('LTRIM', KEYS[1], 1, 0)
 return 1`
 
-	// rangeScript returns the position of the first element, whether there are more, and elements, of
-	// the span (after, upto] or the newest of it, as many as fit the bounds.
+	// rangeScript reads the span (after, through], or its newest elements. It returns the position of the
+	// first element, 1 if elements are left out by the limits or 0, and the elements.
 	rangeScript = `
-local after, upto, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local mostNotes, mostBytes = tonumber(ARGV[4]), tonumber(ARGV[5])
+local after, through, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local maxNotes, maxBytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local length = redis.call('LLEN', KEYS[1])
 if length == 0 then return {1, 0} end
 local base = tonumber(redis.call('LINDEX', KEYS[1], 0))
-local last = math.min(upto - base, length - 1)
+local last = math.min(through - base, length - 1)
 local first = math.max(after - base, 0)
 if newest > 0 then first = math.max(first, last - newest) end
 local result, bytes = {base + first + 1, 0}, 0
 local function more() result[2] = 1; return result end
 while first < last do
-	local stop = math.min(first + 16, last, first + mostNotes - (#result - 2))
+	local stop = math.min(first + 16, last, first + maxNotes - (#result - 2))
 	for _, element in ipairs(redis.call('LRANGE', KEYS[1], first + 1, stop)) do
-		if #result > 2 and bytes + #element > mostBytes then
+		if #result > 2 and bytes + #element > maxBytes then
 			return more()
 		end
 		bytes = bytes + #element
 		result[#result + 1] = element
 	end
 	first = stop
-	if first < last and #result - 2 >= mostNotes then return more() end
+	if first < last and #result - 2 >= maxNotes then return more() end
 end
 return result`
 
-	// forgetScript removes elements at the start up to the last one that is old, if those before it are
-	// old or dated in the future: see notes.Store. It looks at the elements after a position, before which it
-	// has found all to be so, and neither looks at nor removes more than a number of them. Old is what came in
-	// before a time, and in the future what came in after another; both are given as two numbers of 32
-	// bits, since Lua's have 53. It returns how many it has removed, and the position after which to go on,
-	// or -1.
+	// forgetScript is one step of Forget: it removes the longest prefix that ends with an old element and has
+	// no young one. It starts after a position up to which a previous step found no young element, and
+	// neither reads nor removes more than a number of elements. The cutoff and the present time are passed as
+	// two 32-bit halves each, because Lua numbers have 53 bits. It returns the number of elements removed,
+	// and the position after which to continue, or -1.
 	forgetScript = `
-local after, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local after, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local beforeHigh, beforeLow = tonumber(ARGV[3]), tonumber(ARGV[4])
 local nowHigh, nowLow = tonumber(ARGV[5]), tonumber(ARGV[6])
 local base = tonumber(redis.call('LINDEX', KEYS[1], 0) or 0)
 local first = math.max(after - base, 0)
-local looked, old, step, more = first, 0, 1, true
-while more and looked < first + most do
-	local elements = redis.call('LRANGE', KEYS[1], looked + 1, math.min(looked + step, first + most))
+local scanned, old, step, more = first, 0, 1, true
+while more and scanned < first + limit do
+	local elements = redis.call('LRANGE', KEYS[1], scanned + 1, math.min(scanned + step, first + limit))
 	more = #elements > 0
 	for _, element in ipairs(elements) do
 		local high, low = struct.unpack('>I4I4', element)
@@ -119,25 +118,25 @@ while more and looked < first + most do
 			more = false
 			break
 		end
-		looked = looked + 1
-		if isOld then old = looked end
+		scanned = scanned + 1
+		if isOld then old = scanned end
 	end
 	step = 16
 end
-local count = math.min(old, most)
+local count = math.min(old, limit)
 if count > 0 then
 	redis.call('LTRIM', KEYS[1], count + 1, -1)
 	redis.call('LPUSH', KEYS[1], string.format('%.0f', base + count))
 end
 if count < old then return {count, base + first} end
-if more then return {count, base + looked} end
+if more then return {count, base + scanned} end
 return {count, -1}`
 )
 
-// parseRange returns what rangeScript has returned.
+// parseRange parses the reply of rangeScript.
 func parseRange(reply []rueidis.RedisMessage) (chunk []notes.Note, more bool, err error) {
 	if len(reply) < 2 {
-		return nil, false, errors.New("a range has no position")
+		return nil, false, errors.New("the reply of a range has no position")
 	}
 	first, err := reply[0].AsInt64()
 	if err != nil {

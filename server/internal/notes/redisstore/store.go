@@ -1,8 +1,8 @@
-// Package redisstore keeps notes in Redis or Valkey, on one node or on a cluster, so that any number
-// of servers can share them. The servers hold nothing themselves.
+// Package redisstore is the [notes.Store] in Redis or Valkey, on one node or on a cluster. Any number of
+// servers can share it; they are stateless.
 //
-// A note is settled once Redis has it, and, if so asked, once a number of replicas have it. How
-// durable that is depends on how Redis is set up: by default it syncs to the disk once a second.
+// A note is settled once Redis has it and, with Options.Replicas, once a number of replicas have it.
+// Durability depends on the configuration of Redis: by default it syncs to the disk once a second.
 package redisstore
 
 import (
@@ -23,33 +23,32 @@ import (
 
 const (
 	dialTimeout = 2 * time.Second
-	// callTimeout is how long Redis may take to answer. A read is tried again meanwhile.
+	// callTimeout is the deadline of a call. The client retries reads until then.
 	callTimeout = 5 * time.Second
-	// chunkNotes and chunkBytes bound a chunk of a range, but for its last note.
+	// Limits of a chunk of Range, in notes and bytes. A chunk of one note may exceed chunkBytes.
 	chunkNotes = 512
 	chunkBytes = 128 << 10
-	// forgetAtOnce is how many notes of a log one script looks at, and forgets, at most: Redis does nothing
-	// else while a script runs.
-	forgetAtOnce = 1000
-	// scanCount is how many keys Redis looks at in one step of a scan.
+	// forgetNotes is the largest number of notes that one forgetScript reads and removes: a script blocks
+	// Redis.
+	forgetNotes = 1000
+	// scanCount is the COUNT of a SCAN, in keys.
 	scanCount = 1000
 )
 
-// Options are what a [Store] needs to know. Only URL is required.
+// Options configure a [Store]. Only URL is required.
 type Options struct {
-	// URL is redis://[USER:PASSWORD@]HOST:PORT, with any number of ?addr=HOST:PORT for further
-	// nodes, or rediss:// for TLS. The nodes of a cluster that it does not name are found. ?replicas=N is Replicas.
+	// URL is redis://[USER:PASSWORD@]HOST:PORT, with any number of ?addr=HOST:PORT for further nodes, or
+	// rediss:// for TLS. Other nodes of a cluster are discovered. ?replicas=N sets Replicas.
 	URL string
-	// Replicas is the number of replicas that must have a note before it is settled, unless the URL has more. If fewer
-	// say so within a second, the note's ticket gets [notes.ErrUnknown].
+	// Replicas is the number of replicas that must acknowledge a note before it is settled: the larger one of
+	// this and the URL's. If fewer acknowledge it within a second, the ticket gets [notes.ErrUnknown].
 	Replicas int
-	// ReadOnly says that no note will be appended or forgotten: the user needs no right to write.
+	// ReadOnly disables Append and Forget: the Redis user needs no write permissions.
 	ReadOnly bool
-	// Health is called, not concurrently, when no note can be kept any more, with the reason, and with nil
-	// when notes can be kept again. It must not block.
+	// Health is called with the error when the store can no longer keep notes, and with nil when it can
+	// again. Calls are not concurrent. It must not block.
 	Health func(err error)
-	// OnCommit is told, unless it is nil, how long Redis took to answer each batch of notes. It must not
-	// block.
+	// OnCommit is called with the round-trip time of each batch of notes; nil is none. It must not block.
 	OnCommit func(took time.Duration)
 }
 
@@ -57,23 +56,22 @@ type Options struct {
 type Store struct {
 	client   rueidis.Client
 	replicas int
-	readOnly bool // Options.ReadOnly
-	// committed is Options.Committed.
-	committed func(time.Duration)
-	health    func(error)
-	seed      maphash.Seed
-	begun     headCache
-	lanes     [laneCount]*writer
-	working   sync.WaitGroup // lanes and the probe
-	closed    atomic.Bool
-	stop      context.CancelFunc // of the probe
-	once      sync.Once
+	readOnly bool                // Options.ReadOnly
+	onCommit func(time.Duration) // Options.OnCommit; nil is none
+	health   func(error)
+	seed     maphash.Seed
+	heads    headCache
+	writers  [writerCount]*writer
+	running  sync.WaitGroup // writers and monitor
+	closed   atomic.Bool
+	stop     context.CancelFunc // ends monitor
+	once     sync.Once
 }
 
-// Open connects to Redis, and checks that it can do what the store needs. A lack of memory and the like is told to Health, since
-// that may pass; all else is an error, which has the URL without user and password.
+// Open connects to Redis and runs a readiness check. A transient error, such as a lack of memory, goes to
+// Health; any other is returned, with the redacted URL.
 func Open(options Options) (*Store, error) {
-	client, replicas, shown, err := parseURL(options.URL)
+	client, replicas, redacted, err := parseURL(options.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -81,47 +79,53 @@ func Open(options Options) (*Store, error) {
 	client.ConnWriteTimeout = callTimeout
 	client.DisableCache = true
 	client.ShuffleInit = true
-	// One connection to each node for all that can be pipelined. Of several, each would stay broken
-	// until it is used once more, and that note's fate could not be told although it was never sent;
-	// the probe mends the one.
+	// One pipelined connection per node. With several, each broken connection is noticed only by its next
+	// note, which gets ErrUnknown although it was never sent; the probe repairs a single connection.
 	client.PipelineMultiplex = -1
-	store := &Store{replicas: max(replicas, options.Replicas), readOnly: options.ReadOnly, committed: options.OnCommit, health: options.Health, seed: maphash.MakeSeed(), begun: newBegun()}
+	store := &Store{
+		replicas: max(replicas, options.Replicas),
+		readOnly: options.ReadOnly,
+		onCommit: options.OnCommit,
+		health:   options.Health,
+		seed:     maphash.MakeSeed(),
+		heads:    newHeadCache(),
+	}
 	if store.health == nil {
 		store.health = func(error) {}
 	}
 	if store.client, err = rueidis.NewClient(client); err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", shown, err)
+		return nil, fmt.Errorf("connect to %s: %w", redacted, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	store.stop = stop
-	passing, err := store.check(ctx)
+	transient, err := store.check(ctx)
 	if err != nil {
 		stop()
 		store.client.Close()
-		return nil, fmt.Errorf("connect to %s: %w", shown, err)
+		return nil, fmt.Errorf("connect to %s: %w", redacted, err)
 	}
-	for i := range store.lanes {
-		store.lanes[i] = newLane(store)
-		store.working.Go(store.lanes[i].run)
+	for i := range store.writers {
+		store.writers[i] = newWriter(store)
+		store.running.Go(store.writers[i].run)
 	}
 	if !store.readOnly {
-		if passing != nil {
-			store.health(passing)
+		if transient != nil {
+			store.health(transient)
 		}
-		store.working.Go(func() { store.watch(ctx, passing == nil) })
+		store.running.Go(func() { store.monitor(ctx, transient == nil) })
 	}
 	return store, nil
 }
 
-// Append implements [notes.Store]. It waits while several megabytes are on their way to Redis.
-func (s *Store) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
-	s.lanes[maphash.Comparable(s.seed, at)%laneCount].append(ctx, appended{at, note, ticket})
+// Append implements [notes.Store]. It blocks while the queue of the location's writer holds 1 MiB.
+func (s *Store) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	s.writers[maphash.Comparable(s.seed, location)%writerCount].append(ctx, pendingNote{location, note, ticket})
 }
 
 // Range implements [notes.Store].
-func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+func (s *Store) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
 	return func(yield func([]notes.Note, error) bool) {
-		if chunk, ok := s.begun.read(at, span); ok && s.usable(ctx) == nil {
+		if chunk, ok := s.heads.read(location, span); ok && s.usable(ctx) == nil {
 			if len(chunk) > 0 {
 				yield(chunk, nil)
 			}
@@ -130,7 +134,7 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 		for more := true; more && span.After < span.Through; {
 			var chunk []notes.Note
 			var err error
-			chunk, more, err = s.read(ctx, at, span)
+			chunk, more, err = s.read(ctx, location, span)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -139,19 +143,19 @@ func (s *Store) Range(ctx context.Context, at notes.Location, span notes.Span) i
 				return
 			}
 			span.After = chunk[len(chunk)-1].Position
-			span.Newest = 0 // After has what it leaves out.
+			span.Newest = 0 // resolved by the first chunk: After excludes older notes
 		}
 	}
 }
 
-// read returns the start of a span, and whether there is more of it.
-func (s *Store) read(ctx context.Context, at notes.Location, span notes.Span) (chunk []notes.Note, more bool, err error) {
+// read returns the first chunk of a span, and whether more follow.
+func (s *Store) read(ctx context.Context, location notes.Location, span notes.Span) (chunk []notes.Note, more bool, err error) {
 	if err := s.usable(ctx); err != nil {
 		return nil, false, err
 	}
-	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	reply, err := s.client.Do(calling, s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(listKey(at)).
+	reply, err := s.client.Do(callCtx, s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(listKey(location)).
 		Arg(strconv.FormatUint(uint64(span.After), 10), strconv.FormatUint(uint64(span.Through), 10), strconv.Itoa(span.Newest),
 			strconv.Itoa(chunkNotes), strconv.Itoa(chunkBytes)).Build()).ToArray()
 	if err != nil {
@@ -160,7 +164,7 @@ func (s *Store) read(ctx context.Context, at notes.Location, span notes.Span) (c
 	return parseRange(reply)
 }
 
-// usable returns an error if nothing should be asked of Redis.
+// usable returns an error if the store is closed or ctx has ended.
 func (s *Store) usable(ctx context.Context) error {
 	if s.closed.Load() {
 		return notes.ErrClosed
@@ -168,8 +172,8 @@ func (s *Store) usable(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Locations implements [notes.Store]. It remembers which locations it has returned: Redis may list
-// a key twice.
+// Locations implements [notes.Store]. It keeps the set of locations returned, because SCAN may return a key
+// twice.
 func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] {
 	return func(yield func(notes.Location, error) bool) {
 		if err := s.usable(ctx); err != nil {
@@ -191,20 +195,20 @@ func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] 
 }
 
 func isMaster(ctx context.Context, node rueidis.Client) (bool, error) {
-	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	role, err := node.Do(calling, node.B().Role().Build()).ToArray()
+	role, err := node.Do(callCtx, node.B().Role().Build()).ToArray()
 	if err != nil {
 		return false, err
 	}
 	if len(role) == 0 {
-		return false, errors.New("a node has no role")
+		return false, errors.New("the reply of ROLE is empty")
 	}
 	name, err := role[0].ToString()
 	return name == "master", err
 }
 
-// scan yields the locations of a node. It returns false if there is nothing more to yield.
+// scan yields the locations of a node. It returns false when the iteration must end.
 func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]struct{}, yield func(notes.Location, error) bool) bool {
 	for cursor, first := uint64(0), true; first || cursor != 0; first = false {
 		entry, err := scanStep(ctx, node, cursor)
@@ -217,8 +221,8 @@ func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]stru
 			yield(notes.Location{}, readError(ctx, err))
 			return false
 		}
-		for _, at := range locations {
-			if !yield(at, nil) {
+		for _, location := range locations {
+			if !yield(location, nil) {
 				return false
 			}
 		}
@@ -227,27 +231,27 @@ func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]stru
 	return true
 }
 
-// withNotes returns the locations of keys that have notes and were not seen: a list of which all was
-// forgotten has its base left.
+// withNotes returns the locations of keys that have notes and are not in seen. A list without notes, all
+// forgotten, still has its base.
 func withNotes(ctx context.Context, node rueidis.Client, keys []string, seen map[notes.Location]struct{}) ([]notes.Location, error) {
 	var locations []notes.Location
 	var commands []rueidis.Completed
 	for _, key := range keys {
-		at, ok := parseKey(key)
-		if _, again := seen[at]; !ok || again {
+		location, ok := parseKey(key)
+		if _, again := seen[location]; !ok || again {
 			continue
 		}
-		seen[at] = struct{}{}
-		locations = append(locations, at)
+		seen[location] = struct{}{}
+		locations = append(locations, location)
 		commands = append(commands, node.B().Llen().Key(key).Build())
 	}
 	if len(commands) == 0 {
 		return nil, nil
 	}
-	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	having := locations[:0]
-	for i, result := range node.DoMulti(calling, commands...) {
+	for i, result := range node.DoMulti(callCtx, commands...) {
 		length, err := result.AsInt64()
 		if err != nil {
 			return nil, err
@@ -260,21 +264,21 @@ func withNotes(ctx context.Context, node rueidis.Client, keys []string, seen map
 }
 
 func scanStep(ctx context.Context, node rueidis.Client, cursor uint64) (rueidis.ScanEntry, error) {
-	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return node.Do(calling, node.B().Scan().Cursor(cursor).Match(keyPattern).Count(scanCount).Build()).AsScanEntry()
+	return node.Do(callCtx, node.B().Scan().Cursor(cursor).Match(keyPattern).Count(scanCount).Build()).AsScanEntry()
 }
 
 // Forget implements [notes.Store].
 func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 	count, now := 0, notes.Now()
-	for at, err := range s.Locations(ctx) {
+	for location, err := range s.Locations(ctx) {
 		if err != nil {
 			return count, err
 		}
 		for after := int64(0); after >= 0; {
 			var forgotten int
-			forgotten, after, err = s.forget(ctx, at, after, before, now)
+			forgotten, after, err = s.forget(ctx, location, after, before, now)
 			if err != nil {
 				return count, err
 			}
@@ -284,25 +288,25 @@ func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 	return count, nil
 }
 
-// forget runs forgetScript on the log of a location, after a position. It returns how many notes that has
-// removed, and the position after which to go on: a negative one if there is no more to do.
-func (s *Store) forget(ctx context.Context, at notes.Location, after, before, now int64) (count int, next int64, err error) {
+// forget runs forgetScript on the log of a location, after a position. It returns the number of notes
+// removed, and the position after which to continue, or a negative one at the end.
+func (s *Store) forget(ctx context.Context, location notes.Location, after, before, now int64) (count int, next int64, err error) {
 	if err := s.usable(ctx); err != nil {
 		return 0, 0, err
 	}
-	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	args := []string{strconv.FormatInt(after, 10), strconv.Itoa(forgetAtOnce)}
+	args := []string{strconv.FormatInt(after, 10), strconv.Itoa(forgetNotes)}
 	for _, time := range []int64{before, now} {
 		time := uint64(max(time, 0))
 		args = append(args, strconv.FormatUint(time>>32, 10), strconv.FormatUint(time&(1<<32-1), 10))
 	}
-	reply, err := s.client.Do(calling, s.client.B().Eval().Script(forgetScript).Numkeys(1).Key(listKey(at)).Arg(args...).Build()).AsIntSlice()
+	reply, err := s.client.Do(callCtx, s.client.B().Eval().Script(forgetScript).Numkeys(1).Key(listKey(location)).Arg(args...).Build()).AsIntSlice()
 	if err != nil {
 		return 0, 0, readError(ctx, err)
 	}
 	if len(reply) != 2 {
-		return 0, 0, fmt.Errorf("%w: forgetting returned %d numbers", notes.ErrDamaged, len(reply))
+		return 0, 0, fmt.Errorf("%w: the reply of forget has %d numbers", notes.ErrDamaged, len(reply))
 	}
 	return int(reply[0]), reply[1], nil
 }
@@ -311,11 +315,11 @@ func (s *Store) forget(ctx context.Context, at notes.Location, after, before, no
 func (s *Store) Close() error {
 	s.once.Do(func() {
 		s.closed.Store(true)
-		for _, lane := range s.lanes {
-			lane.inbox.Close()
+		for _, writer := range s.writers {
+			writer.queue.Close()
 		}
 		s.stop()
-		s.working.Wait()
+		s.running.Wait()
 		s.client.Close()
 	})
 	return nil

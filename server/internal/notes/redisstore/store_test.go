@@ -25,14 +25,14 @@ func open(t *testing.T, options redisstore.Options) *redisstore.Store {
 	return store
 }
 
-func TestOneNode(t *testing.T) {
+func TestStoreOnNode(t *testing.T) {
 	t.Parallel()
 	run(t, func(t *testing.T) redisstore.Options {
 		return redisstore.Options{URL: "redis://" + redistest.Start(t).Addr}
 	})
 }
 
-func TestOneNodeWithAReplica(t *testing.T) {
+func TestStoreOnNodeWithReplica(t *testing.T) {
 	t.Parallel()
 	run(t, func(t *testing.T) redisstore.Options {
 		master := redistest.Start(t, "--repl-diskless-sync-delay", "0")
@@ -44,18 +44,19 @@ func TestOneNodeWithAReplica(t *testing.T) {
 func startReplica(t *testing.T, master *redistest.Node) *redistest.Node {
 	t.Helper()
 	replica := redistest.Start(t, "--replicaof", strings.ReplaceAll(master.Addr, ":", " "))
-	// The master counts a new replica from its first acknowledgement on, which may take a second.
+	// WAIT counts a replica from its first acknowledgement on, up to a second later.
 	for !strings.Contains(master.CLI(t, "INFO", "replication"), "state=online") {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return replica
 }
 
-// TestCluster gives the tests of the contract one cluster after the other: each needs an empty one.
-func TestCluster(t *testing.T) {
+// TestStoreOnCluster runs the conformance tests one after the other on one cluster, which is emptied in
+// between.
+func TestStoreOnCluster(t *testing.T) {
 	t.Parallel()
 	nodes := redistest.StartCluster(t)
-	empty := make(chan struct{}, 1) // has an element while the cluster is free
+	empty := make(chan struct{}, 1) // one element while the cluster is empty
 	empty <- struct{}{}
 	run(t, func(t *testing.T) redisstore.Options {
 		<-empty
@@ -83,10 +84,10 @@ func draft(text string) notes.Note {
 	return notes.Note{Time: notes.Now(), Encoded: []byte(text)}
 }
 
-func texts(t *testing.T, store notes.Store, at notes.Location) []string {
+func texts(t *testing.T, store notes.Store, location notes.Location) []string {
 	t.Helper()
 	var texts []string
-	for chunk, err := range store.Range(t.Context(), at, notes.Everything) {
+	for chunk, err := range store.Range(t.Context(), location, notes.Everything) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +98,7 @@ func texts(t *testing.T, store notes.Store, at notes.Location) []string {
 	return texts
 }
 
-func TestANoteThatAReplicaDoesNotHaveIsOfUnknownFate(t *testing.T) {
+func TestAppendErrUnknownWithoutReplica(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 	replica := startReplica(t, master)
@@ -122,7 +123,7 @@ func TestANoteThatAReplicaDoesNotHaveIsOfUnknownFate(t *testing.T) {
 	}
 }
 
-func TestRedisAwayIsSaidAndAllRecoversByItself(t *testing.T) {
+func TestStoreRecoversFromRedisRestart(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	health := make(chan error, 10)
@@ -154,9 +155,8 @@ func TestRedisAwayIsSaidAndAllRecoversByItself(t *testing.T) {
 	}
 }
 
-// Redis dies while notes are on their way: what was answered is there once, in order, and what was
-// said not to be stored is not there.
-func TestRedisKilledUnderLoad(t *testing.T) {
+// Redis is killed during appends: answered notes are in the store once, and notes with ErrUnavailable are not.
+func TestAppendDuringRedisCrashes(t *testing.T) {
 	t.Parallel()
 	node := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	store := open(t, redisstore.Options{URL: "redis://" + node.Addr})
@@ -166,11 +166,11 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 	}
 	fates := make(chan []fate)
 	const writers = 8
-	over := make(chan struct{})
+	done := make(chan struct{})
 	for writer := range writers {
 		go func() {
 			var own []fate
-			for i := 0; !closed(over); i++ {
+			for i := 0; !closed(done); i++ {
 				text := fmt.Sprintf("%d-%d", writer, i)
 				_, err := notes.Append(t.Context(), store, notes.Location{Latitude: int32(i % 5)}, draft(text))
 				own = append(own, fate{text, err})
@@ -182,12 +182,12 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 		}()
 	}
 	for range 3 {
-		time.Sleep(100 * time.Millisecond) // Long enough for some hundred notes to be kept.
+		time.Sleep(100 * time.Millisecond) // some hundred notes
 		node.Kill(t)
-		time.Sleep(20 * time.Millisecond) // Long enough for notes to find it gone.
+		time.Sleep(20 * time.Millisecond) // some failed appends
 		node.Run(t)
 	}
-	close(over)
+	close(done)
 	var all []fate
 	for range writers {
 		all = append(all, <-fates...)
@@ -226,9 +226,9 @@ func closed(channel chan struct{}) bool {
 	}
 }
 
-func TestOpenSaysWhatIsWrongAndNotThePassword(t *testing.T) {
+func TestOpenErrorHasNoPassword(t *testing.T) {
 	t.Parallel()
-	for where, want := range map[string]string{
+	for rawURL, want := range map[string]string{
 		"http://host:1":                        "scheme",
 		"redis://":                             "names no host",
 		"redis://user:secret@host:1?adr=x":     `parameter "adr"`,
@@ -237,14 +237,14 @@ func TestOpenSaysWhatIsWrongAndNotThePassword(t *testing.T) {
 		"redis://user:secret@127.0.0.1:1?db=x": "invalid database",
 		"redis://user:secret@host?replicas=-1": "want a number of replicas",
 	} {
-		store, err := redisstore.Open(redisstore.Options{URL: where})
+		store, err := redisstore.Open(redisstore.Options{URL: rawURL})
 		if err == nil {
 			_ = store.Close()
-			t.Errorf("%s: no error", where)
+			t.Errorf("%s: no error", rawURL)
 			continue
 		}
 		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: got %v, want %q and no password", where, err, want)
+			t.Errorf("%s: got %v, want %q and no password", rawURL, err, want)
 		}
 	}
 }

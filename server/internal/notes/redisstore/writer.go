@@ -15,105 +15,105 @@ import (
 )
 
 const (
-	// laneCount is how many batches can be on their way at once.
-	laneCount = 16
-	// laneBytes is how much may wait in a lane before Append waits too.
-	laneBytes = 1 << 20
-	// laneNotes is how many notes of a lane are on their way at once: enough to keep Redis busy, and
-	// not so many that those who read wait for long. Lua takes some thousand arguments.
-	laneNotes = 128
-	// waitMillis is how long replicas may take to have a note.
-	waitMillis = 1000
-	// waitAtOnce is how many locations of a lane wait for replicas at once.
-	waitAtOnce = 16
-	// noteOverhead is what a note takes in memory besides its bytes.
+	// writerCount is the number of writers.
+	writerCount = 16
+	// queueBytes is the size of a writer's queue, in bytes, from which on Append blocks.
+	queueBytes = 1 << 20
+	// groupNotes is the number of notes of a writer in flight: enough to keep Redis busy, and few enough not
+	// to delay reads. A Lua script accepts a few thousand arguments.
+	groupNotes = 128
+	// waitTimeoutMillis is the timeout of WAIT, in milliseconds.
+	waitTimeoutMillis = 1000
+	// concurrentWaits is the number of locations of a writer that wait for replicas concurrently.
+	concurrentWaits = 16
+	// noteOverhead is the memory of a queued note besides its encoded note, in bytes.
 	noteOverhead = 128
-	// A write that a node refuses because it has given its slot to another is tried again, for the
-	// client to find out where: at most redirections times, and after redirectPause.
-	redirections  = 20
-	redirectPause = 50 * time.Millisecond
+	// A write that a node refuses because its slot has moved is retried up to maxRedirects times, every
+	// redirectInterval, while the client updates its map of slots.
+	maxRedirects     = 20
+	redirectInterval = 50 * time.Millisecond
 )
 
-// appended is a note on its way to Redis.
-type appended struct {
-	at     notes.Location
-	note   notes.Note
-	ticket notes.Ticket
+// pendingNote is a note that is not yet written, with its ticket.
+type pendingNote struct {
+	location notes.Location
+	note     notes.Note
+	ticket   notes.Ticket
 }
 
-// A writer writes the notes of some locations: always the same, and one batch after the other, so that
-// no redirection changes the order of the notes of a location.
+// A writer writes the notes of a fixed set of locations, with one batch in flight at a time, so that a
+// redirection cannot reorder the notes of a location.
 type writer struct {
 	store *Store
-	inbox *queue.Queue[appended]
+	queue *queue.Queue[pendingNote]
 }
 
-func newLane(store *Store) *writer {
-	return &writer{store: store, inbox: queue.New[appended](laneBytes)}
+func newWriter(store *Store) *writer {
+	return &writer{store: store, queue: queue.New[pendingNote](queueBytes)}
 }
 
-func (l *writer) append(ctx context.Context, note appended) {
-	if err := l.inbox.Put(ctx, queue.Open, note, len(note.note.Encoded)+noteOverhead); err != nil {
+func (w *writer) append(ctx context.Context, note pendingNote) {
+	if err := w.queue.Put(ctx, queue.Open, note, len(note.note.Encoded)+noteOverhead); err != nil {
 		note.ticket.Settle(0, err)
 	}
 }
 
-func (l *writer) run() {
-	var spare []appended
+func (w *writer) run() {
+	var buffer []pendingNote
 	for open := true; open; {
-		var items []appended
-		items, open = l.inbox.Take(spare)
+		var items []pendingNote
+		items, open = w.queue.Take(buffer)
 		for rest := items; len(rest) > 0; {
-			size := min(len(rest), laneNotes)
-			if !l.write(split(rest[:size])) {
+			size := min(len(rest), groupNotes)
+			if !w.write(split(rest[:size])) {
 				notSent(rest[size:])
 				break
 			}
 			rest = rest[size:]
 		}
-		clear(items) // The notes and their owners may go.
-		spare = items[:0]
+		clear(items) // Release the notes and their owners to the garbage collector.
+		buffer = items[:0]
 	}
 }
 
-// notSent settles notes that need not be sent, since Redis did not answer those before them.
-func notSent(items []appended) {
+// notSent settles notes that are not sent, because the batch before them has timed out.
+func notSent(items []pendingNote) {
 	for _, item := range items {
-		item.ticket.Settle(0, fmt.Errorf("%w: Redis has not answered for %v", notes.ErrUnavailable, callTimeout))
+		item.ticket.Settle(0, fmt.Errorf("%w: no reply from Redis for %v", notes.ErrUnavailable, callTimeout))
 	}
 }
 
-// batch is notes of one location, in their order.
+// batch is a list of notes of one location, in order.
 type batch struct {
-	at      notes.Location
-	kept    []notes.Note // without their positions
-	notes   []string     // as Redis has them
-	tickets []notes.Ticket
+	location notes.Location
+	kept     []notes.Note // without positions
+	notes    []string     // elements of the list in Redis
+	tickets  []notes.Ticket
 }
 
-// split returns a batch for each location.
-func split(items []appended) []*batch {
+// split groups notes into a batch per location.
+func split(items []pendingNote) []*batch {
 	var batches []*batch
 	open := make(map[notes.Location]*batch)
 	for _, item := range items {
-		of := open[item.at]
-		if of == nil {
-			of = &batch{at: item.at}
-			open[item.at] = of
-			batches = append(batches, of)
+		target := open[item.location]
+		if target == nil {
+			target = &batch{location: item.location}
+			open[item.location] = target
+			batches = append(batches, target)
 		}
-		of.kept = append(of.kept, item.note)
-		of.notes = append(of.notes, encode(item.note))
-		of.tickets = append(of.tickets, item.ticket)
+		target.kept = append(target.kept, item.note)
+		target.notes = append(target.notes, encode(item.note))
+		target.tickets = append(target.tickets, item.ticket)
 	}
 	return batches
 }
 
-// settle tells the owners what became of their notes: the position of the last one, or an error.
+// settle settles the tickets of a batch with positions up to that of the last note, or with an error.
 func (s *Store) settle(batch *batch, last int64, err error) {
 	first := last - int64(len(batch.tickets)) + 1
 	if err == nil {
-		s.begun.add(batch.at, notes.Position(first), batch.kept)
+		s.heads.add(batch.location, notes.Position(first), batch.kept)
 	}
 	for i, ticket := range batch.tickets {
 		if err != nil {
@@ -125,68 +125,68 @@ func (s *Store) settle(batch *batch, last int64, err error) {
 }
 
 func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
-	return client.B().Eval().Script(appendScript).Numkeys(1).Key(listKey(b.at)).Arg(b.notes...).Build()
+	return client.B().Eval().Script(appendScript).Numkeys(1).Key(listKey(b.location)).Arg(b.notes...).Build()
 }
 
-// write writes and settles batches. It returns false if Redis did not answer one of them in time.
-func (l *writer) write(batches []*batch) (answered bool) {
-	calling, cancel := context.WithTimeout(context.Background(), callTimeout)
+// write writes and settles batches. It returns false if one of them timed out.
+func (w *writer) write(batches []*batch) (answered bool) {
+	callCtx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	if l.store.committed != nil {
+	if w.store.onCommit != nil {
 		start := time.Now()
-		defer func() { l.store.committed(time.Since(start)) }()
+		defer func() { w.store.onCommit(time.Since(start)) }()
 	}
-	if l.store.replicas > 0 {
-		return l.writeAndWait(calling, batches)
+	if w.store.replicas > 0 {
+		return w.writeAndWait(callCtx, batches)
 	}
 	commands := make([]rueidis.Completed, len(batches))
 	for i, batch := range batches {
-		commands[i] = batch.command(l.store.client)
+		commands[i] = batch.command(w.store.client)
 	}
 	answered = true
-	for i, result := range l.store.client.DoMulti(calling, commands...) {
+	for i, result := range w.store.client.DoMulti(callCtx, commands...) {
 		last, err := result.AsInt64()
 		if err != nil {
 			answered = answered && !isTimeout(err)
 			err = writeError(err)
 		}
-		l.store.settle(batches[i], last, err)
+		w.store.settle(batches[i], last, err)
 	}
 	return answered
 }
 
-// writeAndWait writes each batch on a connection of its own, together with the WAIT that covers it: on
-// another connection, WAIT would return at once. It returns false if Redis did not answer one of them in time.
-func (l *writer) writeAndWait(calling context.Context, batches []*batch) (answered bool) {
+// writeAndWait writes each batch on a connection of its own, together with its WAIT: on another connection,
+// WAIT would return at once. It returns false if one of them timed out.
+func (w *writer) writeAndWait(callCtx context.Context, batches []*batch) (answered bool) {
 	var writing sync.WaitGroup
-	var late atomic.Bool
-	for some := range slices.Chunk(batches, waitAtOnce) {
+	var timedOut atomic.Bool
+	for some := range slices.Chunk(batches, concurrentWaits) {
 		for _, batch := range some {
 			writing.Go(func() {
-				last, err := l.store.writeAndWait(calling, batch)
-				if isTimeout(err) || calling.Err() != nil {
-					late.Store(true)
+				last, err := w.store.writeAndWait(callCtx, batch)
+				if isTimeout(err) || callCtx.Err() != nil {
+					timedOut.Store(true)
 				}
-				l.store.settle(batch, last, err)
+				w.store.settle(batch, last, err)
 			})
 		}
 		writing.Wait()
 	}
-	return !late.Load()
+	return !timedOut.Load()
 }
 
-// writeAndWait returns the position of the last note of a batch once enough replicas have it.
-func (s *Store) writeAndWait(calling context.Context, batch *batch) (last int64, err error) {
-	for range redirections {
-		if calling.Err() != nil {
-			return 0, fmt.Errorf("%w: it was not sent within %v", notes.ErrUnavailable, callTimeout)
+// writeAndWait writes a batch. It returns the position of its last note once enough replicas acknowledge it.
+func (s *Store) writeAndWait(callCtx context.Context, batch *batch) (last int64, err error) {
+	for range maxRedirects {
+		if callCtx.Err() != nil {
+			return 0, fmt.Errorf("%w: the write was not sent within %v", notes.ErrUnavailable, callTimeout)
 		}
 		var written, waited rueidis.RedisResult
-		// A dedicated connection follows no redirection by itself, which would send the write to
-		// another node than the WAIT.
+		// A dedicated connection does not follow redirections: those would send the write and the WAIT to
+		// different nodes.
 		err = s.client.Dedicated(func(client rueidis.DedicatedClient) error {
-			results := client.DoMulti(calling, batch.command(client),
-				client.B().Wait().Numreplicas(int64(s.replicas)).Timeout(waitMillis).Build())
+			results := client.DoMulti(callCtx, batch.command(client),
+				client.B().Wait().Numreplicas(int64(s.replicas)).Timeout(waitTimeoutMillis).Build())
 			written, waited = results[0], results[1]
 			return nil
 		})
@@ -200,21 +200,21 @@ func (s *Store) writeAndWait(calling context.Context, batch *batch) (last int64,
 			break
 		}
 		select {
-		case <-time.After(redirectPause):
-		case <-calling.Done():
+		case <-time.After(redirectInterval):
+		case <-callCtx.Done():
 		}
 	}
 	return 0, writeError(err)
 }
 
-// waited returns an error unless a WAIT has found enough replicas.
+// waited returns an error if too few replicas have acknowledged a WAIT.
 func (s *Store) waited(result rueidis.RedisResult) error {
-	have, err := result.AsInt64()
+	acknowledged, err := result.AsInt64()
 	if err != nil {
 		return fmt.Errorf("%w: wait for replicas: %w", notes.ErrUnknown, err)
 	}
-	if have < int64(s.replicas) {
-		return fmt.Errorf("%w: %d replicas have it, and not %d", notes.ErrUnknown, have, s.replicas)
+	if acknowledged < int64(s.replicas) {
+		return fmt.Errorf("%w: acknowledged by %d of %d replicas", notes.ErrUnknown, acknowledged, s.replicas)
 	}
 	return nil
 }

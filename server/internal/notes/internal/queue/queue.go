@@ -1,6 +1,6 @@
-// Package inbox is the queue between the many who append notes and the one goroutine that writes
-// them: whoever puts something in does not wait for the writing, and whoever writes gets all that
-// has come meanwhile at once.
+// Package queue is a bounded queue between many producers, which append notes, and one consumer, which writes
+// them in groups: producers do not wait for writes, and the consumer takes everything that was queued
+// meanwhile at once.
 package queue
 
 import (
@@ -10,44 +10,46 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// An Queue holds items until its one reader takes them. Put and Close may be called concurrently.
+// A Queue is a multi-producer, single-consumer queue, bounded in bytes. Put and Close may be called
+// concurrently.
 type Queue[T any] struct {
-	// limit is how many bytes may wait before Put waits too.
+	// limit is the size, in bytes, from which on Put blocks.
 	limit int
 
-	mu     sync.Mutex // guards the rest
-	items  []T
-	bytes  int
-	closed bool
-	more   chan struct{} // has an element if there is something to take
-	fewer  chan struct{} // is closed, and replaced, when the items were taken
+	mu      sync.Mutex // guards the rest
+	items   []T
+	bytes   int // size of items
+	closed  bool
+	ready   chan struct{} // has an element while Take must not block
+	drained chan struct{} // closed, and replaced, by Take
 }
 
-// New returns an empty inbox, in which Put waits while there are items of limit bytes or more.
+// New returns an empty queue whose Put blocks while it holds limit bytes or more.
 func New[T any](limit int) *Queue[T] {
-	return &Queue[T]{limit: limit, more: make(chan struct{}, 1), fewer: make(chan struct{})}
+	return &Queue[T]{limit: limit, ready: make(chan struct{}, 1), drained: make(chan struct{})}
 }
 
-// A Gate returns why nothing may be put in, or a channel that is closed when nothing may any more.
+// A Gate is admission control for Put: it returns the error for which items are refused or, while they are
+// accepted, a channel that is closed when that ends.
 type Gate func() (shut <-chan struct{}, err error)
 
-// Open is a gate that is always open.
+// Open is a Gate that accepts everything.
 func Open() (shut <-chan struct{}, err error) { return nil, nil }
 
-// Put adds an item of a size. If it returns an error, the item is not taken: that of the gate, the
-// cause of ctx if that ends while Put waits, or [notes.ErrClosed].
-func (i *Queue[T]) Put(ctx context.Context, gate Gate, item T, size int) error {
+// Put adds an item of size bytes. It blocks while the queue is full. If it returns an error, the item was not
+// added: the error is that of the gate, the cause of ctx if that ends while Put blocks, or [notes.ErrClosed].
+func (q *Queue[T]) Put(ctx context.Context, gate Gate, item T, size int) error {
 	for {
 		shut, err := gate()
 		if err != nil {
 			return err
 		}
-		fewer, err := i.tryPut(item, size)
-		if err != nil || fewer == nil {
+		drained, err := q.tryPut(item, size)
+		if err != nil || drained == nil {
 			return err
 		}
 		select {
-		case <-fewer:
+		case <-drained:
 		case <-shut:
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -55,46 +57,46 @@ func (i *Queue[T]) Put(ctx context.Context, gate Gate, item T, size int) error {
 	}
 }
 
-// tryPut returns a channel to wait for if there is no place.
-func (i *Queue[T]) tryPut(item T, size int) (fewer <-chan struct{}, err error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.closed {
+// tryPut adds an item. If the queue is full, it returns a channel that is closed at the next Take.
+func (q *Queue[T]) tryPut(item T, size int) (drained <-chan struct{}, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
 		return nil, notes.ErrClosed
 	}
-	if i.bytes >= i.limit {
-		return i.fewer, nil
+	if q.bytes >= q.limit {
+		return q.drained, nil
 	}
-	i.items = append(i.items, item)
-	i.bytes += size
-	i.wake()
+	q.items = append(q.items, item)
+	q.bytes += size
+	q.wake()
 	return nil, nil
 }
 
-// wake tells the reader that there is something to take. The caller holds i.mu.
-func (i *Queue[T]) wake() {
+// wake unblocks Take. The caller holds q.mu.
+func (q *Queue[T]) wake() {
 	select {
-	case i.more <- struct{}{}:
+	case q.ready <- struct{}{}:
 	default:
 	}
 }
 
-// Take waits for items and returns all there are. Its second result is false if there will be no
-// more. The spare slice, which must be empty, is used for the next items.
-func (i *Queue[T]) Take(spare []T) (items []T, open bool) {
-	<-i.more
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	items, i.items, i.bytes = i.items, spare, 0
-	close(i.fewer)
-	i.fewer = make(chan struct{})
-	return items, !i.closed
+// Take blocks until there are items and returns them all. Its second result is false once the queue is
+// closed: there will be no more items. The queue reuses buffer, which must be empty, for the next items.
+func (q *Queue[T]) Take(buffer []T) (items []T, open bool) {
+	<-q.ready
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items, q.items, q.bytes = q.items, buffer, 0
+	close(q.drained)
+	q.drained = make(chan struct{})
+	return items, !q.closed
 }
 
-// Close makes Put refuse, and Take return what is left.
-func (i *Queue[T]) Close() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.closed = true
-	i.wake()
+// Close makes Put fail, and Take return the remaining items.
+func (q *Queue[T]) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.wake()
 }

@@ -10,15 +10,18 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// engineLog hears what the engine has to say.
+// maxFiles is the largest number of damaged files to name in an error.
+const maxFiles = 10
+
+// engineLog receives the engine's log lines and events.
 type engineLog struct {
 	logger *slog.Logger
 	fatal  func(error)
 	folder *folder
-	ended  sync.Once // fatal is called once, so that one line says why the process ends
+	ended  sync.Once // guards fatal: a single line states why the process ends
 
 	mu sync.Mutex // guards files
-	// files are the damaged files that the engine has named while it was opened.
+	// files are paths of damaged files that the engine has reported, at most maxFiles.
 	files []string
 }
 
@@ -32,19 +35,19 @@ func (l *engineLog) Errorf(format string, args ...any) {
 	l.logger.Warn("pebble: " + fmt.Sprintf(format, args...))
 }
 
-// Fatalf implements [pebble.Logger]. The engine calls it when it cannot go on, and relies on it not
-// to return. What it says in further lines is where in the engine that was.
+// Fatalf implements [pebble.Logger]. The engine calls it when it cannot go on; it must not return. Further
+// lines of the text are a stack trace, which is dropped.
 func (l *engineLog) Fatalf(format string, args ...any) {
 	line, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\n")
 	l.fail(errors.New(line))
 }
 
-// fail ends the process because of an error of the engine.
+// fail ends the process after an error of the engine.
 func (l *engineLog) fail(err error) {
-	if away := l.folder.look(); away != nil {
-		err = fmt.Errorf("%w, and the engine can wait for it no longer: %w", away, err)
+	if missing := l.folder.checkDir(); missing != nil {
+		err = fmt.Errorf("the store of notes cannot be reached: %w: %w (answered notes are kept)", missing, err)
 	} else {
-		err = fmt.Errorf("the store of notes cannot be written any more, and what was answered is kept: %w", err)
+		err = fmt.Errorf("the store of notes cannot be written: %w (answered notes are kept)", err)
 	}
 	l.end(err)
 }
@@ -55,12 +58,12 @@ func (l *engineLog) end(err error) {
 	panic(err)
 }
 
-// background hears of errors of flushes and merges, which the engine tries again.
+// background handles errors of flushes and compactions, which the engine retries.
 func (l *engineLog) background(err error) {
 	switch {
 	case errors.Is(err, pebble.ErrClosed), errors.Is(err, pebble.ErrCancelledCompaction):
 	case pebble.IsCorruptionError(err):
-		// It can still be read elsewhere, and whoever reads there is told.
+		// Damage is local: the other tables can still be read, and reads of this one return the error.
 		l.logger.Error("the store of notes is damaged", "err", err)
 	default:
 		l.fail(err)
@@ -71,12 +74,12 @@ func (l *engineLog) corruption(info pebble.DataCorruptionInfo) {
 	l.logger.Error("the store of notes is damaged", "file", info.Path, "err", info.Details)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.files) < 10 {
+	if len(l.files) < maxFiles {
 		l.files = append(l.files, info.Path)
 	}
 }
 
-// damaged returns the names of damaged files.
+// damaged returns the paths of damaged files.
 func (l *engineLog) damaged() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// gated is a store that is not read from until it is let.
+// gated is a store whose Range blocks until let is closed. It closes reading at the first call.
 type gated struct {
 	notes.Store
 
@@ -24,16 +24,16 @@ type gated struct {
 	once         sync.Once
 }
 
-func (g *gated) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+func (g *gated) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
 	return func(yield func([]notes.Note, error) bool) {
 		g.once.Do(func() { close(g.reading) })
 		<-g.let
-		g.Store.Range(ctx, at, span)(yield)
+		g.Store.Range(ctx, location, span)(yield)
 	}
 }
 
-// deaf is a client that takes nothing: what is sent to it blocks until the stream is reset.
-type deaf struct {
+// blockedStream is the stream of a client that never reads: Send and Flush block until Reset.
+type blockedStream struct {
 	receive     chan []byte // the client's notes
 	stop, reset chan struct{}
 	stopping    sync.Once
@@ -42,34 +42,34 @@ type deaf struct {
 
 var errReset = errors.New("the stream was reset")
 
-func (d *deaf) Receive() ([]byte, error) {
+func (s *blockedStream) Receive() ([]byte, error) {
 	select {
-	case note := <-d.receive:
+	case note := <-s.receive:
 		return note, nil
-	case <-d.stop:
+	case <-s.stop:
 		return nil, io.ErrUnexpectedEOF
 	}
 }
 
-func (d *deaf) Send([]byte) error {
-	<-d.reset
+func (s *blockedStream) Send([]byte) error {
+	<-s.reset
 	return errReset
 }
 
-func (d *deaf) Flush() error   { return d.Send(nil) }
-func (d *deaf) StopReceiving() { d.stopping.Do(func() { close(d.stop) }) }
-func (d *deaf) Reset()         { d.resetting.Do(func() { close(d.reset) }) }
+func (s *blockedStream) Flush() error   { return s.Send(nil) }
+func (s *blockedStream) StopReceiving() { s.stopping.Do(func() { close(s.stop) }) }
+func (s *blockedStream) Reset()         { s.resetting.Do(func() { close(s.reset) }) }
 
-// A chat that is ended when it is about to write, and is not yet seen to, is reset before the write can block.
-func TestChatThatIsEndedWhileItBeginsToWriteIsReset(t *testing.T) {
+// A chat that is shed just before it marks its write as in flight is reset before the write can block.
+func TestShedResetsChatThatIsAboutToWrite(t *testing.T) {
 	t.Parallel()
 	store := &gated{Store: notes.NewMemory(), reading: make(chan struct{}), let: make(chan struct{})}
-	host := chat.NewServer(chat.Options{Store: store, MaxPendingInAll: 1})
-	defer host.Close()
-	client := &deaf{receive: make(chan []byte), stop: make(chan struct{}), reset: make(chan struct{})}
+	server := chat.NewServer(chat.Options{Store: store, MaxPendingInAll: 1})
+	defer server.Close()
+	client := &blockedStream{receive: make(chan []byte), stop: make(chan struct{}), reset: make(chan struct{})}
 	served := make(chan error, 1)
 	go func() {
-		_, err := host.Serve(t.Context(), client, nil)
+		_, err := server.Serve(t.Context(), client, nil)
 		served <- err
 	}()
 	encoded, err := proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{}})
@@ -77,9 +77,9 @@ func TestChatThatIsEndedWhileItBeginsToWriteIsReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	client.receive <- encoded
-	<-store.reading           // The chat replies to the first note,
-	client.receive <- encoded // and the second one is too many.
-	for host.Counts().Shed == 0 {
+	<-store.reading           // The first reply is being read.
+	client.receive <- encoded // The second note exceeds MaxPendingInAll.
+	for server.Counts().Shed == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	close(store.let)
