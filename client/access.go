@@ -10,9 +10,8 @@ import (
 	"strings"
 
 	"example.com/routeguide/client/routechat"
-	"example.com/routeguide/internal/bearer"
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/internal/pemfile"
+	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/internal/textfile"
 )
 
@@ -52,7 +51,7 @@ func (f *accessFlags) token() (string, error) {
 		if f.Token == "" {
 			return "", nil
 		}
-		if err := bearer.Check(f.Token); err != nil {
+		if err := credentials.CheckToken(f.Token); err != nil {
 			return "", command.Usagef("--token: %w", err)
 		}
 		return f.Token, nil
@@ -66,7 +65,7 @@ func (f *accessFlags) token() (string, error) {
 		return "", fmt.Errorf("--token @%s: %w", path, err)
 	}
 	token := string(bytes.TrimSpace(text))
-	if err := bearer.Check(token); err != nil {
+	if err := credentials.CheckToken(token); err != nil {
 		return "", fmt.Errorf("--token @%s: want one token and nothing else: %w", path, err)
 	}
 	return token, nil
@@ -78,14 +77,14 @@ func (f *accessFlags) tls() (*tls.Config, error) {
 		return nil, command.Usagef("--cert and --key go together")
 	}
 	if f.Cert != "" {
-		certificate, err := pemfile.Pair(f.Cert, f.Key)
+		certificate, err := credentials.KeyPair(f.Cert, f.Key)
 		if err != nil {
 			return nil, fmt.Errorf("--cert, --key: %w", err)
 		}
 		config.Certificates = []tls.Certificate{certificate}
 	}
 	if f.CA != "" {
-		pool, err := pemfile.Pool(f.CA)
+		pool, err := credentials.CertPool(f.CA)
 		if err != nil {
 			return nil, fmt.Errorf("--ca: %w", err)
 		}

@@ -16,7 +16,7 @@ import (
 
 	"connectrpc.com/authn"
 
-	"example.com/routeguide/internal/bearer"
+	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/internal/textfile"
 	"example.com/routeguide/server/internal/reload"
 )
@@ -97,7 +97,7 @@ func parseLine(line string) (hash [sha256.Size]byte, there bool, err error) {
 		}
 		return [sha256.Size]byte(decoded), true, nil
 	}
-	if err := bearer.Check(token); err != nil {
+	if err := credentials.CheckToken(token); err != nil {
 		return hash, false, err
 	}
 	if len(token) < minTokenBytes {

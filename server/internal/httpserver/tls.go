@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"sync"
 
-	"example.com/routeguide/internal/pemfile"
+	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/server/internal/reload"
 )
 
@@ -42,7 +42,7 @@ func (f *TLSFiles) Config(logger *slog.Logger) (*tls.Config, error) {
 }
 
 func (f *TLSFiles) load() (*tls.Config, error) {
-	certificate, err := pemfile.Pair(f.Certificate, f.Key)
+	certificate, err := credentials.KeyPair(f.Certificate, f.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (f *TLSFiles) load() (*tls.Config, error) {
 	}
 	if f.ClientCA != "" {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
-		if config.ClientCAs, err = pemfile.Pool(f.ClientCA); err != nil {
+		if config.ClientCAs, err = credentials.CertPool(f.ClientCA); err != nil {
 			return nil, err
 		}
 	}

@@ -26,7 +26,7 @@ func TestUnmarshalErrorIsAtTheByteThatIsWrong(t *testing.T) {
 		" {\"text\":\"a\"\n\n":             "byte 13: unexpected EOF",
 		`{"text":"a"} x`:                   "byte 14: invalid character 'x' after top-level value",
 		"{\"text\":\"\xe2\x98\"}":          "byte 10: text: invalid UTF-8",
-		"{\"text\":\x00}":                  "byte 9: a zero byte is no text",
+		"{\"text\":\x00}":                  "byte 9: a zero byte in a text file",
 		"\xff\xfe{\x00}\x00":               "byte 1: it begins with a byte order mark of UTF-16",
 		`{"text":"\\ud800\ud800"}`:         "byte 17: text: invalid surrogate pair",
 		` [1]`:                             "byte 2: want an object",
