@@ -127,7 +127,7 @@ func TestProxiesPassLongChats(t *testing.T) {
 			t.Parallel()
 			address := startProxy(t, name, startOurs(t), asDocumented)
 			printed := run(t, ourClient, "load", "--addr", "http://"+address, "--mode", "written-ahead", "--connections", "1", "--chats", "1",
-				"--ahead", "2", "--note-bytes", "50000", "--store", "60", "--json")
+				"--ahead", "2", "--note-bytes", "50000", "--notes", "60", "--json")
 			if !strings.Contains(printed, `"errors": 0`) || !strings.Contains(printed, `"replies": 60`) {
 				t.Errorf("a long chat through %s: %s", name, printed)
 			}

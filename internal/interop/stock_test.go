@@ -74,7 +74,7 @@ func TestOurLoadOnTheStockServer(t *testing.T) {
 	address := startStock(t)
 	for _, mode := range []string{"one-at-a-time", "written-ahead", "replay", "idle"} {
 		printed := run(t, ourClient, "load", "--addr", "http://"+address, "--mode", mode,
-			"--ahead", "50", "--history", "20", "--store", "500", "--note-bytes", "20000", "--duration", "300ms", "--json")
+			"--ahead", "50", "--history", "20", "--notes", "500", "--note-bytes", "20000", "--duration", "300ms", "--json")
 		if !strings.Contains(printed, `"errors": 0`) || strings.Contains(printed, `"replies": 0`) {
 			t.Errorf("%s: %s", mode, printed)
 		}
