@@ -7,29 +7,29 @@ MAKEFLAGS += --warn-undefined-variables
 MAKEFLAGS += --no-builtin-rules
 MAKEFLAGS += --no-print-directory
 
-# The tools of this checkout. They are installed here, by version, and git ignores the folder.
+# The folder of the tools, installed by version. Git ignores it.
 BIN := .bin
 export PATH := $(abspath $(BIN)):$(PATH)
 BUF_VERSION := v1.75.0
 GOLANGCI_LINT_VERSION := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
 
-# The contract as it was released last.
+# The latest released contract.
 RELEASED := proto/released.binpb
 INTEROP := internal/interop
-# Debian's packages that tests run, by the program that each brings.
+# Programs that the tests run, as program:package of Debian.
 DEBIAN := curl:curl gcc:gcc haproxy:haproxy nginx:nginx redis-server:redis-server
 
 .PHONY: help
-help: ## Describe the targets
+help: ## List the targets
 	@grep -E '^[a-zA-Z_-]+:.*?## .*$$' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*?## "}; {printf "%-16s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: ## Serve RouteGuide on localhost:50051
+run: ## Run the server on localhost:50051
 	go run ./server
 
 .PHONY: build
-build: ## Build static binaries of the commands into bin/
+build: ## Build static binaries of server and client in bin/
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/routeguide-server ./server
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/routeguide-client ./client
 
@@ -38,16 +38,16 @@ check: lint ## Lint, and run the short tests: for the loop while working
 	go test -short ./...
 
 .PHONY: test
-test: tools ## Run every test, with the race detector, and against the stock tools
+test: tools ## Run all tests with the race detector, and the interop tests against stock tools
 	go test -race -count=1 ./...
 	cd $(INTEROP) && go test -count=1 ./...
 
-# How long the soak lasts, and each fuzz target.
+# Duration of the soak test, and of each fuzz target.
 SOAK := 10m
 FUZZ := 20s
 
 .PHONY: soak
-soak: ## Let chats come, go, stall and drain at random for SOAK (10m), and look at what is left
+soak: ## Run the soak test for SOAK (10m): random chats, stalls, resets and drains, then a leak check
 	go test -count=1 -timeout 30m -run TestSoak -v ./server -soak $(SOAK)
 
 .PHONY: fuzz
@@ -60,18 +60,18 @@ fuzz: ## Run each fuzz target for FUZZ (20s)
 	done
 
 .PHONY: vulncheck
-vulncheck: ## Look for known vulnerabilities in what this module uses (asks vuln.go.dev)
+vulncheck: ## Check the code and its dependencies for known vulnerabilities (uses vuln.go.dev)
 	go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
 
 .PHONY: bench
-bench: tools ## Run the Go benchmarks, and measure the stores side by side, and the server against grpc-go's
+bench: tools ## Run the Go benchmarks, the benchmark of the stores, and the comparison with grpc-go's server
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./server/internal/storebench
 	go run ./server/internal/storebench --fill 10000000
 	cd $(INTEROP) && go run ./bench
 
 .PHONY: lint
-lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check the contract and the Go code
+lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Lint the contract and the Go code
 	buf lint
 	buf format --diff --exit-code
 	golangci-lint run ./...
@@ -84,29 +84,29 @@ format: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) 
 	cd $(INTEROP) && golangci-lint fmt --config ../../.golangci.yml ./...
 
 .PHONY: generate
-generate: $(BIN)/buf-$(BUF_VERSION) ## Generate the code in gen/ from the contract in proto/
+generate: $(BIN)/buf-$(BUF_VERSION) ## Generate gen/ from the contract in proto/
 	buf generate
 
 .PHONY: checkgenerate
-checkgenerate: generate ## Fail if what is committed is not what is generated
+checkgenerate: generate ## Fail if gen/, go.mod or go.sum are not up to date
 	go mod tidy -diff
 	cd $(INTEROP) && go mod tidy -diff
-	@changed=$$(git status --porcelain gen); test -z "$$changed" || { echo "$$changed"; echo 'gen/ is not what the contract generates: run `make generate` and commit the result'; exit 1; }
+	@changed=$$(git status --porcelain gen); test -z "$$changed" || { echo "$$changed"; echo 'gen/ is not up to date: run `make generate` and commit the result'; exit 1; }
 
 .PHONY: breaking
-breaking: $(BIN)/buf-$(BUF_VERSION) ## Fail if the contract breaks the one that was released last
+breaking: $(BIN)/buf-$(BUF_VERSION) ## Fail on breaking changes against the latest released contract
 	buf breaking --against $(RELEASED)
 
 .PHONY: release
-release: $(if $(wildcard $(RELEASED)),breaking) $(BIN)/buf-$(BUF_VERSION) ## Make the contract as it stands the released one
+release: $(if $(wildcard $(RELEASED)),breaking) $(BIN)/buf-$(BUF_VERSION) ## Mark the current contract as released
 	buf build -o $(RELEASED)
 
 .PHONY: features
-features: ## Write the features that come with the server (needs npm)
+features: ## Generate the embedded features (needs npm)
 	go generate ./server/internal/guide
 
 .PHONY: tools
-tools: $(BIN)/buf-$(BUF_VERSION) ## Install what the tests need
+tools: $(BIN)/buf-$(BUF_VERSION) ## Install the tools that the tests need
 	@for need in $(DEBIAN); do \
 		program=$${need%%:*} package=$${need##*:}; \
 		if ! command -v $$program >/dev/null; then \
@@ -117,7 +117,7 @@ tools: $(BIN)/buf-$(BUF_VERSION) ## Install what the tests need
 	done
 
 .PHONY: clean
-clean: ## Delete the tools and all else that git ignores, but not the notes that a server keeps here
+clean: ## Delete all files that git ignores, except the notes in routeguide-notes/
 	git clean -Xdf --exclude='!routeguide-notes'
 
 $(BIN)/buf-$(BUF_VERSION):

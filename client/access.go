@@ -10,19 +10,18 @@ import (
 	"strings"
 
 	"example.com/routeguide/client/routechat"
-	"example.com/routeguide/internal/bearer"
 	"example.com/routeguide/internal/command"
-	"example.com/routeguide/internal/pemfile"
+	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/internal/textfile"
 )
 
-// accessFlags say how to come in where not everyone may.
+// accessFlags are the credentials for servers that authenticate clients, and the CA that authenticates the server.
 type accessFlags struct {
-	CA       string `name:"ca" placeholder:"FILE" help:"Trust servers with a certificate from an authority in this file (PEM), instead of those that this machine trusts."`
-	Cert     string `placeholder:"FILE" help:"Show the certificate in this file (PEM) to a server that asks for one."`
-	Key      string `placeholder:"FILE" help:"The key of the certificate (PEM)."`
-	Token    string `placeholder:"TOKEN|@FILE" help:"Show this token to the server, or the one in a file."`
-	Insecure bool   `help:"Show the token in clear to a server on another machine, though others may listen."`
+	CA       string `name:"ca" placeholder:"FILE" help:"CA certificates that authenticate the server (PEM), instead of those of the operating system."`
+	Cert     string `placeholder:"FILE" help:"Client certificate for mutual TLS (PEM)."`
+	Key      string `placeholder:"FILE" help:"Private key of the client certificate (PEM)."`
+	Token    string `placeholder:"TOKEN|@FILE" help:"Bearer token, or a file that contains it."`
+	Insecure bool   `help:"Allow --token in cleartext to a server on another machine."`
 }
 
 func (f *accessFlags) config(addr string) (routechat.Config, error) {
@@ -40,19 +39,19 @@ func (f *accessFlags) config(addr string) (routechat.Config, error) {
 	}
 	config.Token = token
 	if config.Token != "" && !f.Insecure && inClear(addr) {
-		return config, command.Usagef("--token goes to another machine in clear, where anyone on the way could read it: use an https:// URL, or --insecure if something else keeps it secret")
+		return config, command.Usagef("--token would go to another machine in cleartext: use an https:// URL, or --insecure if something else encrypts the connection")
 	}
 	return config, nil
 }
 
-// token returns the token to show, or "" if there is none.
+// token returns the bearer token, or "" if there is none.
 func (f *accessFlags) token() (string, error) {
 	path, isFile := strings.CutPrefix(f.Token, "@")
 	if !isFile {
 		if f.Token == "" {
 			return "", nil
 		}
-		if err := bearer.Check(f.Token); err != nil {
+		if err := credentials.CheckToken(f.Token); err != nil {
 			return "", command.Usagef("--token: %w", err)
 		}
 		return f.Token, nil
@@ -66,7 +65,7 @@ func (f *accessFlags) token() (string, error) {
 		return "", fmt.Errorf("--token @%s: %w", path, err)
 	}
 	token := string(bytes.TrimSpace(text))
-	if err := bearer.Check(token); err != nil {
+	if err := credentials.CheckToken(token); err != nil {
 		return "", fmt.Errorf("--token @%s: want one token and nothing else: %w", path, err)
 	}
 	return token, nil
@@ -78,14 +77,14 @@ func (f *accessFlags) tls() (*tls.Config, error) {
 		return nil, command.Usagef("--cert and --key go together")
 	}
 	if f.Cert != "" {
-		certificate, err := pemfile.Pair(f.Cert, f.Key)
+		certificate, err := credentials.KeyPair(f.Cert, f.Key)
 		if err != nil {
 			return nil, fmt.Errorf("--cert, --key: %w", err)
 		}
 		config.Certificates = []tls.Certificate{certificate}
 	}
 	if f.CA != "" {
-		pool, err := pemfile.Pool(f.CA)
+		pool, err := credentials.CertPool(f.CA)
 		if err != nil {
 			return nil, fmt.Errorf("--ca: %w", err)
 		}
@@ -94,7 +93,7 @@ func (f *accessFlags) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// inClear returns whether what is sent to a URL leaves this machine without TLS.
+// inClear returns whether traffic to a URL leaves this machine without TLS.
 func inClear(addr string) bool {
 	parsed, err := url.Parse(addr)
 	if err != nil || parsed.Scheme != "http" {

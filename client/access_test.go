@@ -10,7 +10,7 @@ import (
 	"example.com/routeguide/internal/command"
 )
 
-func TestTokenOfAFile(t *testing.T) {
+func TestTokenFile(t *testing.T) {
 	t.Parallel()
 	const token = "az09-._~+/AZ=="
 	path := filepath.Join(t.TempDir(), "token")
@@ -38,7 +38,7 @@ func TestTokenOfAFile(t *testing.T) {
 	}
 }
 
-func TestTokenThatCannotBeOneIsAUsageError(t *testing.T) {
+func TestTokenFlagWithInvalidTokenIsUsageError(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{`"abc"`, "a b", "a\n", "ä", "=="} {
 		_, err := (&accessFlags{Token: token}).config("http://localhost:1")

@@ -17,17 +17,17 @@ import (
 )
 
 type loadFlags struct {
-	Addr        string        `default:"http://localhost:50051" placeholder:"URL" help:"Put the load on the server there (${default}): any server of the contract over gRPC. An https:// URL is called with TLS."`
-	Mode        string        `default:"one-at-a-time" enum:"one-at-a-time,written-ahead,replay,idle" placeholder:"one-at-a-time|written-ahead|replay|idle" help:"How clients chat (${default}). One at a time: each chat writes a note once it has the reply to the one before. Written ahead: it writes --ahead notes before it has replies. Replay: one at a time, where each reply replays --history notes and those since. Idle: one note, and then silence."`
-	Connections int           `default:"2" placeholder:"N" help:"Open this many connections (${default})."`
-	Chats       int           `default:"32" placeholder:"N" help:"Hold this many chats, spread over the connections (${default})."`
-	Duration    time.Duration `default:"10s" placeholder:"DURATION" help:"Write notes for this long (${default})."`
-	Notes       int64         `default:"0" placeholder:"N" help:"Write no more notes than this. 0, the default, is no bound."`
-	Rate        float64       `default:"0" placeholder:"N" help:"Write this many notes a second in all, whether replies have come or not; latency then counts from when a note was due. 0, the default: as fast as replies come."`
-	Ahead       int           `default:"500" placeholder:"N" help:"With written-ahead: notes of a chat that wait for replies (${default})."`
-	History     int           `default:"300" placeholder:"N" help:"With replay: notes at each location before the time begins (${default})."`
-	Locations   int           `default:"0" placeholder:"N" help:"Leave notes at this many locations. 0, the default, is a new location for each note, or one for each chat with replay."`
-	NoteBytes   int           `default:"29" placeholder:"N" help:"Write notes with this much text (${default}; 24 at least)."`
+	Addr        string        `default:"http://localhost:50051" placeholder:"URL" help:"URL of the server (${default}): any server of the contract over gRPC. https:// means TLS."`
+	Mode        string        `default:"one-at-a-time" enum:"one-at-a-time,written-ahead,replay,idle" placeholder:"one-at-a-time|written-ahead|replay|idle" help:"Traffic pattern (${default}). one-at-a-time: each chat has one note in flight. written-ahead: each chat has --ahead notes in flight. replay: one at a time, and each reply has --history notes and those since. idle: one note, and then silence."`
+	Connections int           `default:"2" placeholder:"N" help:"Number of connections (${default})."`
+	Chats       int           `default:"32" placeholder:"N" help:"Number of chats, spread over the connections (${default})."`
+	Duration    time.Duration `default:"10s" placeholder:"DURATION" help:"Length of the measurement (${default})."`
+	Notes       int64         `default:"0" placeholder:"N" help:"Stop after this many notes. 0, the default: no limit."`
+	Rate        float64       `default:"0" placeholder:"N" help:"Notes per second in total, sent whether replies have arrived or not (open loop); latency counts from the time a note was due. 0, the default: the next note follows the reply (closed loop)."`
+	Ahead       int           `default:"500" placeholder:"N" help:"With written-ahead: notes in flight on each chat (${default})."`
+	History     int           `default:"300" placeholder:"N" help:"With replay: notes at each location before the measurement (${default})."`
+	Locations   int           `default:"0" placeholder:"N" help:"Number of locations. 0, the default: a new location for each note, or one for each chat with replay."`
+	NoteBytes   int           `default:"29" placeholder:"N" help:"Length of a note's text in bytes (${default}; at least 24)."`
 	JSON        bool          `help:"Print the result as JSON."`
 
 	accessFlags `embed:""`
@@ -64,15 +64,15 @@ func (f *loadFlags) options() (load.Options, error) {
 	}, nil
 }
 
-// hostPort returns what to dial for a URL, and whether to speak TLS there.
+// hostPort returns the host:port of a URL, and whether it needs TLS.
 func hostPort(addr string) (address string, secure bool, err error) {
 	parsed, err := url.Parse(addr)
 	if err != nil || parsed.Hostname() == "" || (parsed.Scheme != "http" && parsed.Scheme != "https") {
-		return "", false, fmt.Errorf("%q is not the URL of a server: want http://host:port or https://host:port", addr)
+		return "", false, fmt.Errorf("%q is not a server URL: want http://host:port or https://host:port", addr)
 	}
 	port := parsed.Port()
 	if port == "" {
-		port = parsed.Scheme // Its name is that of its port.
+		port = parsed.Scheme // The dialer resolves service names.
 	}
 	return net.JoinHostPort(parsed.Hostname(), port), parsed.Scheme == "https", nil
 }
@@ -86,7 +86,7 @@ func (f *loadFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return command.Usagef("%w", err)
 	}
 	progress := command.NewProgress(stderr)
-	options.Show = func(now load.Progress) {
+	options.OnProgress = func(now load.Progress) {
 		progress.Showf("%3.0f s of %v: %.0f notes/s, %d errors", now.Elapsed.Seconds(), f.Duration, now.NotesPerSecond, now.Errors)
 	}
 	result, err := load.Run(ctx, options)
@@ -98,7 +98,7 @@ func (f *loadFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	if result.Errors > 0 {
-		return fmt.Errorf("%d of %d chats did not end well, the first one with: %s", result.Errors, result.Chats, result.FirstError)
+		return fmt.Errorf("%d of %d chats failed, the first one with: %s", result.Errors, result.Chats, result.FirstError)
 	}
 	return nil
 }
@@ -110,9 +110,9 @@ func (f *loadFlags) print(stdout io.Writer, result *load.Result) error {
 		return encoder.Encode(result)
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	rate := "as fast as replies come"
+	rate := "closed loop"
 	if result.Rate > 0 {
-		rate = fmt.Sprintf("%g notes/s are due", result.Rate)
+		rate = fmt.Sprintf("open loop, %g notes/s", result.Rate)
 	}
 	_, err := fmt.Fprintf(table, `load	%s, %d chats on %d connections to %s, %s
 time	%.2f s

@@ -14,17 +14,17 @@ import (
 
 const description = `Talk to a RouteGuide server.
 
-Without a command, or with "play": make the four calls of the gRPC tutorials, and print what comes, one line a message. All protocols run over HTTP/2, so RouteChat works with each. A stock gRPC server takes --protocol grpc only.
+Without a command, or with "play": make the four calls of the gRPC tutorials, and print each message on a line. All protocols run over HTTP/2, so RouteChat works with each. A stock gRPC server needs --protocol grpc.
 
-With "load": measure how fast a server answers. See "client load --help".
+With "load": measure throughput and latency of a server. See "client load --help".
 
-Exit codes: 0 if all went well, 1 on an error, 2 if the flags make no sense.`
+Exit codes: 0 on success, 1 on an error, 2 on invalid flags.`
 
 type flags struct {
 	Play playFlags `cmd:"" default:"withargs" help:"Make the four calls of the tutorials (the default)."`
-	Load loadFlags `cmd:"" help:"Put load on a server, and say how fast it answers."`
+	Load loadFlags `cmd:"" help:"Put load on a server, and measure throughput and latency."`
 
-	Version kong.VersionFlag `env:"-" help:"Print version, revision and the version of Go, and exit."`
+	Version kong.VersionFlag `env:"-" help:"Print the version, the revision and the Go version, and exit."`
 }
 
 func main() {
@@ -44,9 +44,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 type playFlags struct {
-	Addr     string `default:"http://localhost:50051" placeholder:"URL" help:"Call the server there (${default}). An https:// URL is called with TLS."`
-	Protocol string `default:"connect" enum:"connect,grpc,grpcweb" placeholder:"connect|grpc|grpcweb" help:"Speak this protocol (${default})."`
-	Codec    string `default:"proto" enum:"proto,json" placeholder:"proto|json" help:"Encode messages this way (${default})."`
+	Addr     string `default:"http://localhost:50051" placeholder:"URL" help:"URL of the server (${default}). https:// means TLS."`
+	Protocol string `default:"connect" enum:"connect,grpc,grpcweb" placeholder:"connect|grpc|grpcweb" help:"RPC protocol (${default})."`
+	Codec    string `default:"proto" enum:"proto,json" placeholder:"proto|json" help:"Encoding of messages (${default})."`
 
 	accessFlags `embed:""`
 }

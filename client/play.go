@@ -14,10 +14,10 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
-// callTimeout is how long each call of the tutorial may take.
+// callTimeout is the deadline of each call.
 const callTimeout = 10 * time.Second
 
-// play makes the four calls of the tutorial and prints what comes.
+// play makes the four calls of the tutorials, and prints the responses.
 func play(ctx context.Context, client *routechat.Client, out io.Writer) error {
 	for _, call := range []struct {
 		name string
@@ -41,7 +41,7 @@ func within(ctx context.Context, timeout time.Duration, call func(context.Contex
 	return call(ctx)
 }
 
-// getFeatures asks for a point where there is something, and for one where there is not.
+// getFeatures calls GetFeature for a point with a feature, and for one without.
 func getFeatures(ctx context.Context, client *routechat.Client, out io.Writer) error {
 	for _, point := range []*routeguide.Point{
 		{Latitude: 409146138, Longitude: -746188906},
@@ -52,15 +52,15 @@ func getFeatures(ctx context.Context, client *routechat.Client, out io.Writer) e
 			return err
 		}
 		if feature.GetName() == "" {
-			fmt.Fprintf(out, "Found nothing at %s\n", at(feature.GetLocation()))
+			fmt.Fprintf(out, "Found nothing at %s\n", formatPoint(feature.GetLocation()))
 			continue
 		}
-		fmt.Fprintf(out, "Found %s at %s\n", line(feature.GetName()), at(feature.GetLocation()))
+		fmt.Fprintf(out, "Found %s at %s\n", line(feature.GetName()), formatPoint(feature.GetLocation()))
 	}
 	return nil
 }
 
-// listFeatures lists what is between 40 and 42 degrees north, 75 and 73 degrees west.
+// listFeatures lists the features between 40 and 42 degrees north, 75 and 73 degrees west.
 func listFeatures(ctx context.Context, client *routechat.Client, out io.Writer) error {
 	stream, err := client.ListFeatures(ctx, &routeguide.Rectangle{
 		Lo: &routeguide.Point{Latitude: 400000000, Longitude: -750000000},
@@ -71,12 +71,12 @@ func listFeatures(ctx context.Context, client *routechat.Client, out io.Writer) 
 	}
 	for stream.Receive() {
 		feature := stream.Msg()
-		fmt.Fprintf(out, "Listed %s at %s\n", line(feature.GetName()), at(feature.GetLocation()))
+		fmt.Fprintf(out, "Listed %s at %s\n", line(feature.GetName()), formatPoint(feature.GetLocation()))
 	}
 	return errors.Join(stream.Err(), stream.Close())
 }
 
-// recordRoute goes from one place of New Jersey to the next.
+// recordRoute records a route of four points in New Jersey.
 func recordRoute(ctx context.Context, client *routechat.Client, out io.Writer) error {
 	stream, err := client.RecordRoute(ctx)
 	if err != nil {
@@ -89,7 +89,7 @@ func recordRoute(ctx context.Context, client *routechat.Client, out io.Writer) e
 		{Latitude: 407142700, Longitude: -740059700},
 	} {
 		if err := stream.Send(point); err != nil && !errors.Is(err, io.EOF) {
-			return err // After io.EOF, the reason comes with the response.
+			return err // After io.EOF, CloseAndReceive returns the server's error.
 		}
 	}
 	summary, err := stream.CloseAndReceive()
@@ -101,7 +101,7 @@ func recordRoute(ctx context.Context, client *routechat.Client, out io.Writer) e
 	return nil
 }
 
-// routeChat leaves six notes at three points, twice round, while it prints what comes back.
+// routeChat sends six notes, two formatPoint each of three points, and prints the replies concurrently.
 func routeChat(ctx context.Context, client *routechat.Client, out io.Writer) error {
 	stream, err := client.RouteChat(ctx)
 	if err != nil {
@@ -115,7 +115,7 @@ func routeChat(ctx context.Context, client *routechat.Client, out io.Writer) err
 				Location: &routeguide.Point{Longitude: int32(i%3 + 1)},
 				Message:  message + " message",
 			}) != nil {
-				return // The reason comes with Receive.
+				return // Receive returns the server's error.
 			}
 		}
 	}()
@@ -128,16 +128,16 @@ func routeChat(ctx context.Context, client *routechat.Client, out io.Writer) err
 			_ = stream.CloseResponse()
 			return errors.Join(err, <-sent)
 		}
-		fmt.Fprintf(out, "Got message %s at %s\n", line(note.GetMessage()), at(note.GetLocation()))
+		fmt.Fprintf(out, "Got message %s at %s\n", line(note.GetMessage()), formatPoint(note.GetLocation()))
 	}
 }
 
-func at(point *routeguide.Point) string {
+func formatPoint(point *routeguide.Point) string {
 	return fmt.Sprintf("point(%d, %d)", point.GetLatitude(), point.GetLongitude())
 }
 
-// line returns text as it is if it fits one line of a terminal and cannot do anything to it, and
-// quoted otherwise: others wrote it.
+// line returns text from other users for a terminal: quoted if it has a line break, an escape sequence or another
+// character that is not printable.
 func line(text string) string {
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(text)

@@ -23,14 +23,14 @@ import (
 	"example.com/routeguide/internal/rawhttp2"
 )
 
-// attacks are what hostile clients do. Each ends by itself, with an error if the server has not done its part.
+// attacks are what hostile clients do. Each returns an error if the server does not defend itself.
 var attacks = []struct {
 	name   string
 	flags  []string
 	attack func(ctx context.Context, address string) error
 }{
 	{"never reads", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
-		h, err := askForMuch(address)
+		h, err := requestLargeReplies(address)
 		if err != nil {
 			return err
 		}
@@ -39,7 +39,7 @@ var attacks = []struct {
 		return h.awaitEnd()
 	}},
 	{"reads a byte a second", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
-		h, err := askForMuch(address)
+		h, err := requestLargeReplies(address)
 		if err != nil {
 			return err
 		}
@@ -51,21 +51,21 @@ var attacks = []struct {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, h) // It ends, and does not go on for ever.
+		_, err = io.Copy(io.Discard, h) // The server must end the connection before the deadline.
 		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 			return err
 		}
 		return nil
 	}},
 	{"opens its window by one", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
-		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		h, err := dialHostile(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
 		if err != nil {
 			return err
 		}
 		defer h.Close()
 		err = h.open(1, chatPath)
 		for i := 0; i < 10 && err == nil; i++ {
-			err = h.leave(1, 3, strings.Repeat("x", 1000))
+			err = h.sendNote(1, 3, strings.Repeat("x", 1000))
 		}
 		updates := make(chan struct{})
 		go func() {
@@ -79,26 +79,26 @@ var attacks = []struct {
 		return err
 	}},
 	{"opens and resets", nil, func(_ context.Context, address string) error {
-		var opening sync.WaitGroup
-		defer opening.Wait()
+		var connections sync.WaitGroup
+		defer connections.Wait()
 		for range 100 {
-			h, err := intrude(address)
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
 			h.Discard()
 			var frames bytes.Buffer
 			framer := http2.NewFramer(&frames, nil)
-			forLong := hpack.HeaderField{Name: "grpc-timeout", Value: "1000H"}
+			longTimeout := hpack.HeaderField{Name: "grpc-timeout", Value: "1000H"}
 			for i := range uint32(5000) {
-				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.Block(chatPath, grpcType, forLong), EndHeaders: true}),
+				err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: h.Block(chatPath, grpcType, longTimeout), EndHeaders: true}),
 					framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 			}
 			if err != nil {
 				return err
 			}
-			opening.Go(func() {
-				_, _ = h.Write(frames.Bytes()) // An error says that the server has had enough.
+			connections.Go(func() {
+				_, _ = h.Write(frames.Bytes()) // The server may close the connection.
 				time.Sleep(time.Second)
 				_ = h.Close()
 			})
@@ -108,22 +108,22 @@ var attacks = []struct {
 	{"sends and resets", nil, func(ctx context.Context, address string) error {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
-		var sending sync.WaitGroup
-		defer sending.Wait()
+		var connections sync.WaitGroup
+		defer connections.Wait()
 		for range 8 {
-			h, err := intrude(address)
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
 			h.Discard()
-			sending.Go(func() {
+			connections.Go(func() {
 				var err error
 				for stream := uint32(1); ctx.Err() == nil && err == nil; stream += 2 {
 					err = h.open(stream, "/nowhere")
 					for range 4 {
 						err = errors.Join(err, h.WriteData(stream, false, make([]byte, 15<<10)))
 					}
-					err = errors.Join(err, h.WriteRSTStream(stream, http2.ErrCodeCancel)) // The server may have had enough.
+					err = errors.Join(err, h.WriteRSTStream(stream, http2.ErrCodeCancel)) // The server may close the connection.
 				}
 				_ = h.Close()
 			})
@@ -131,32 +131,32 @@ var attacks = []struct {
 		return nil
 	}},
 	{"opens streams after an error", nil, func(_ context.Context, address string) error {
-		h, err := askForMuch(address)
+		h, err := requestLargeReplies(address)
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		time.Sleep(time.Second)             // Nothing more can be written to who does not read, and so not GOAWAY.
-		_ = h.WriteWindowUpdate(0, 1<<31-1) // It is too large.
+		time.Sleep(time.Second)             // The server's writes are blocked now, so its GOAWAY is, too.
+		_ = h.WriteWindowUpdate(0, 1<<31-1) // Overflows the window: a connection error.
 		block := h.Block(chatPath, grpcType)
 		for stream := uint32(3); stream < 2_000_000; stream += 2 {
 			if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true}); err != nil {
-				return nil // The server has had enough.
+				return nil // The server has closed the connection.
 			}
 		}
-		return errors.New("the server listens on")
+		return errors.New("the server does not close the connection")
 	}},
-	{"takes no answers to many calls", nil, func(_ context.Context, address string) error {
-		return callOften(address, "/routeguide.RouteGuide/GetFeature", "application/json", []byte("{}"), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	{"does not read responses to many calls", nil, func(_ context.Context, address string) error {
+		return floodCalls(address, "/routeguide.RouteGuide/GetFeature", "application/json", []byte("{}"), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	}},
-	{"sends faster than it may", []string{"--note-rate", "1000"}, func(_ context.Context, address string) error {
+	{"exceeds the note rate", []string{"--note-rate", "1000"}, func(_ context.Context, address string) error {
 		note, err := proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{}})
 		if err != nil {
 			return err
 		}
-		data := bytes.Repeat(message(0, note), 1000)
+		data := bytes.Repeat(envelope(0, note), 1000)
 		for range 200 {
-			conn, err := rawhttp2.DialFrom("127.0.0.2", address) // The chat beside it has a rate of its own.
+			conn, err := rawhttp2.DialFrom("127.0.0.2", address) // Another client than the well-behaved chat.
 			if err != nil {
 				return err
 			}
@@ -177,7 +177,7 @@ var attacks = []struct {
 		return nil
 	}},
 	{"floods CONTINUATION", nil, func(_ context.Context, address string) error {
-		h, err := intrude(address)
+		h, err := dialHostile(address)
 		if err != nil {
 			return err
 		}
@@ -188,25 +188,25 @@ var attacks = []struct {
 		h.ForgetHeaders()
 		for range 100_000 {
 			if err := h.WriteContinuation(1, false, h.Block("/", grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("~", 1000)})); err != nil {
-				return nil // The server has had enough.
+				return nil // The server has closed the connection.
 			}
 		}
-		return errors.New("the server has taken more than 100 MB of headers")
+		return errors.New("the server accepts more than 100 MB of headers")
 	}},
 	{"sends large headers", nil, func(_ context.Context, address string) error {
 		for range 20 {
-			h, err := intrude(address)
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
-			// One large field in the table of HPACK, and 3000 times a byte that stands for it: 12 MB.
+			// One large field in the HPACK dynamic table, and 3000 references of a byte each to it: 12 MB.
 			bomb := h.Block(chatPath, grpcType, hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
 			bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 3000)...)
 			_ = h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndHeaders: true})
 			frame, err := h.ReadFrame()
 			for err == nil {
 				if headers, ok := frame.(*http2.HeadersFrame); ok && headers.StreamID == 1 {
-					break // It says 431, or its like.
+					break // The server answers 431 or similar.
 				}
 				frame, err = h.ReadFrame()
 			}
@@ -217,14 +217,14 @@ var attacks = []struct {
 		}
 		return nil
 	}},
-	{"stops in the middle", nil, func(_ context.Context, address string) error {
+	{"sends half a preface or frame", nil, func(_ context.Context, address string) error {
 		for i := range 300 {
 			conn, err := net.Dial("tcp", address)
 			if err != nil {
 				return err
 			}
-			defer conn.Close() // They are to stay open until the end.
-			h, err := intrude(address)
+			defer conn.Close() // All connections stay open until the end.
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
@@ -245,11 +245,11 @@ var attacks = []struct {
 		time.Sleep(2 * time.Second)
 		return nil
 	}},
-	{"sends what unpacks to gigabytes", nil, func(_ context.Context, address string) error {
+	{"sends gzip bombs", nil, func(_ context.Context, address string) error {
 		var packed bytes.Buffer
 		writer := gzip.NewWriter(&packed)
 		zeros := make([]byte, 1<<20)
-		for range 400 { // 400 MB become 400 kB, which is below the limit of a message.
+		for range 400 { // 400 MB compress to 400 kB, below the limit of a message.
 			if _, err := writer.Write(zeros); err != nil {
 				return err
 			}
@@ -257,10 +257,10 @@ var attacks = []struct {
 		if err := writer.Close(); err != nil {
 			return err
 		}
-		bomb := message(1, packed.Bytes())
+		bomb := envelope(1, packed.Bytes())
 		for _, path := range []string{chatPath, "/routeguide.RouteGuide/GetFeature"} {
 			for range 20 {
-				h, err := intrude(address)
+				h, err := dialHostile(address)
 				if err != nil {
 					return err
 				}
@@ -287,7 +287,7 @@ var attacks = []struct {
 			func(h *hostile) error { return h.WriteSettings() },
 			func(h *hostile) error { return h.WriteData(1, false, nil) },
 		} {
-			h, err := intrude(address)
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
@@ -300,19 +300,19 @@ var attacks = []struct {
 		return nil
 	}},
 	{"opens 10,000 silent chats", nil, func(ctx context.Context, address string) error {
-		return putLoad(ctx, address, "--mode", "idle", "--connections", "100", "--chats", "10000", "--note-bytes", "24", "--duration", "3s")
+		return runLoad(ctx, address, "--mode", "idle", "--connections", "100", "--chats", "10000", "--note-bytes", "24", "--duration", "3s")
 	}},
 	{"replays a hot location", nil, func(ctx context.Context, address string) error {
-		return putLoad(ctx, address, "--mode", "written-ahead", "--ahead", "100", "--connections", "4", "--chats", "100", "--locations", "1",
+		return runLoad(ctx, address, "--mode", "written-ahead", "--ahead", "100", "--connections", "4", "--chats", "100", "--locations", "1",
 			"--note-bytes", "1000", "--duration", "3s", "--notes", "1500")
 	}},
-	{"takes no answers", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
-		h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	{"does not read responses", []string{"--stall-timeout", "1s"}, func(_ context.Context, address string) error {
+		h, err := dialHostile(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		everywhere, err := proto.Marshal(&routeguide.Rectangle{Lo: &routeguide.Point{Latitude: -9e8, Longitude: -18e8}, Hi: &routeguide.Point{Latitude: 9e8, Longitude: 18e8}})
+		world, err := proto.Marshal(&routeguide.Rectangle{Lo: &routeguide.Point{Latitude: -9e8, Longitude: -18e8}, Hi: &routeguide.Point{Latitude: 9e8, Longitude: 18e8}})
 		if err != nil {
 			return err
 		}
@@ -320,12 +320,12 @@ var attacks = []struct {
 			path, contentType string
 			request           []byte
 		}{
-			{"/routeguide.RouteGuide/ListFeatures", grpcType, message(0, everywhere)},
-			{"/routeguide.RouteGuide/GetFeature", grpcType, message(0, nil)},
+			{"/routeguide.RouteGuide/ListFeatures", grpcType, envelope(0, world)},
+			{"/routeguide.RouteGuide/GetFeature", grpcType, envelope(0, nil)},
 			{"/routeguide.RouteGuide/GetFeature", "application/proto", nil},
-			{"/grpc.health.v1.Health/Watch", grpcType, message(0, nil)},
-			{chatPath, "application/connect+proto", message(0, nil)}, // The error of that note is what it is to take.
-			{chatPath, "application/connect+json", message(0, []byte(`{"location":{}}`))},
+			{"/grpc.health.v1.Health/Watch", grpcType, envelope(0, nil)},
+			{chatPath, "application/connect+proto", envelope(0, nil)}, // The note is invalid: the response is its error.
+			{chatPath, "application/connect+json", envelope(0, []byte(`{"location":{}}`))},
 		} {
 			stream := uint32(2*i + 1)
 			if err := errors.Join(h.Open(stream, call.path, call.contentType), h.WriteData(stream, true, call.request)); err != nil {
@@ -337,13 +337,13 @@ var attacks = []struct {
 		}
 		return nil
 	}},
-	{"leaves long notes half sent", nil, func(_ context.Context, address string) error {
+	{"sends half of long notes", nil, func(_ context.Context, address string) error {
 		for range 10 {
-			h, err := intrude(address)
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
-			defer h.Close() // They are to stay open until the end.
+			defer h.Close() // All connections stay open until the end.
 			h.Discard()
 			part := make([]byte, 16<<10)
 			for stream := uint32(1); stream < 200; stream += 2 {
@@ -352,7 +352,7 @@ var attacks = []struct {
 					err = errors.Join(err, h.WriteData(stream, false, part))
 				}
 				if err != nil {
-					return nil // The server has had enough.
+					return nil // The server has closed the connection.
 				}
 			}
 		}
@@ -360,12 +360,12 @@ var attacks = []struct {
 		return nil
 	}},
 	{"watches health 40,000 times", nil, func(_ context.Context, address string) error {
-		return callOften(address, "/grpc.health.v1.Health/Watch", grpcType, message(0, nil))
+		return floodCalls(address, "/grpc.health.v1.Health/Watch", grpcType, envelope(0, nil))
 	}},
 	{"sends noise", nil, func(_ context.Context, address string) error {
 		random := rand.New(rand.NewPCG(1, 2))
 		for range 300 {
-			h, err := intrude(address)
+			h, err := dialHostile(address)
 			if err != nil {
 				return err
 			}
@@ -375,7 +375,7 @@ var attacks = []struct {
 				for i := range payload {
 					payload[i] = byte(random.Uint32())
 				}
-				// What follows an error of the protocol may meet a closed connection.
+				// The server closes the connection after a protocol error.
 				_ = h.WriteRawFrame(http2.FrameType(random.IntN(11)), http2.Flags(random.Uint32()), uint32(random.IntN(4)), payload)
 			}
 			_ = h.Close()
@@ -384,16 +384,16 @@ var attacks = []struct {
 	}},
 }
 
-// askForMuch opens a chat that is owed 13 MB, all of which its windows take: of 50 notes at one place, each has all
-// before it in its reply.
-func askForMuch(address string) (*hostile, error) {
-	h, err := intrude(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+// requestLargeReplies opens a chat with large windows and requests 13 MB of replies: it sends 50 long notes at one
+// location, and each reply has all notes before.
+func requestLargeReplies(address string) (*hostile, error) {
+	h, err := dialHostile(address, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
 	if err != nil {
 		return nil, err
 	}
 	err = errors.Join(h.WriteWindowUpdate(0, 1<<30), h.open(1, chatPath))
 	for i := 0; i < 50 && err == nil; i++ {
-		err = h.leave(1, 1, strings.Repeat("x", 10<<10))
+		err = h.sendNote(1, 1, strings.Repeat("x", 10<<10))
 	}
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
@@ -401,10 +401,10 @@ func askForMuch(address string) (*hostile, error) {
 	return h, nil
 }
 
-// callOften makes 40,000 calls on 40 connections, and holds them for a second.
-func callOften(address, path, contentType string, request []byte, settings ...http2.Setting) error {
+// floodCalls opens 40,000 calls on 40 connections, and keeps them open for a second.
+func floodCalls(address, path, contentType string, request []byte, settings ...http2.Setting) error {
 	for range 40 {
-		h, err := intrude(address, settings...)
+		h, err := dialHostile(address, settings...)
 		if err != nil {
 			return err
 		}
@@ -420,8 +420,8 @@ func callOften(address, path, contentType string, request []byte, settings ...ht
 	return nil
 }
 
-// putLoad puts load on a server, which is to answer all of it.
-func putLoad(ctx context.Context, address string, args ...string) error {
+// runLoad runs `client load`, and returns an error if a chat fails.
+func runLoad(ctx context.Context, address string, args ...string) error {
 	client, err := clientProgram()
 	if err != nil {
 		return err

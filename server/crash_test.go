@@ -19,16 +19,16 @@ import (
 	"example.com/routeguide/internal/redistest"
 )
 
-// program is the server, built once for the tests that need it as a process, and clientProgram the client.
+// program and clientProgram return the paths of the server and the client, which they build once.
 var (
-	program       = built("example.com/routeguide/server")
-	clientProgram = built("example.com/routeguide/client")
+	program       = buildOnce("example.com/routeguide/server")
+	clientProgram = buildOnce("example.com/routeguide/client")
 )
 
-// built returns a function that builds a command once.
-func built(pkg string) func() (string, error) {
+// buildOnce returns a function that builds a command on its first call.
+func buildOnce(pkg string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
-		folder, err := programs()
+		folder, err := programFolder()
 		if err != nil {
 			return "", err
 		}
@@ -36,8 +36,8 @@ func built(pkg string) func() (string, error) {
 	})
 }
 
-// programs is the folder of the commands that are built. TestMain deletes it.
-var programs = sync.OnceValues(func() (string, error) {
+// programFolder returns the folder of the programs. TestMain deletes it.
+var programFolder = sync.OnceValues(func() (string, error) {
 	return os.MkdirTemp("", "routeguide")
 })
 
@@ -59,18 +59,17 @@ func startProcess(t *testing.T, args ...string) (server *process.Process, url st
 	return server, "http://" + address
 }
 
-// writer is a client that chats at a location of its own and at a shared one, and remembers what was
-// answered.
+// writer is a client that sends notes to its own location and to a shared one, and records which were answered.
 type writer struct {
 	name     string
-	own      *routeguide.Point
-	answered map[string]bool
-	last     int
+	own      *routeguide.Point // location
+	answered map[string]bool   // texts of notes that have a reply
+	last     int               // number of the last note
 }
 
-var shared = &routeguide.Point{Latitude: 7}
+var sharedLocation = &routeguide.Point{Latitude: 7}
 
-// chat writes notes ahead, in turn at its own and at the shared location, until the chat ends.
+// chat sends notes without waiting for replies, every tenth to the shared location, until the stream ends.
 func (w *writer) chat(ctx context.Context, t *testing.T, url string) {
 	client, err := routechat.New(url)
 	if err != nil {
@@ -82,16 +81,16 @@ func (w *writer) chat(ctx context.Context, t *testing.T, url string) {
 	if err != nil {
 		return
 	}
-	var sending sync.WaitGroup
-	sending.Go(func() {
+	var sender sync.WaitGroup
+	sender.Go(func() {
 		defer func() { _ = stream.CloseRequest() }()
 		for ctx.Err() == nil {
 			w.last++
-			at := w.own
+			location := w.own
 			if w.last%10 == 0 {
-				at = shared
+				location = sharedLocation
 			}
-			if stream.Send(&routeguide.RouteNote{Location: at, Message: fmt.Sprintf("%s-%06d", w.name, w.last)}) != nil {
+			if stream.Send(&routeguide.RouteNote{Location: location, Message: fmt.Sprintf("%s-%06d", w.name, w.last)}) != nil {
 				return
 			}
 		}
@@ -106,28 +105,28 @@ func (w *writer) chat(ctx context.Context, t *testing.T, url string) {
 		}
 	}
 	_ = stream.CloseResponse()
-	sending.Wait()
+	sender.Wait()
 }
 
-// readLog returns all notes at a location.
-func readLog(t *testing.T, url string, at *routeguide.Point) []string {
+// readLog returns the texts of all notes at a location.
+func readLog(t *testing.T, url string, location *routeguide.Point) []string {
 	t.Helper()
-	log, err := converse(t, url, at, "reader")
+	log, err := exchange(t, url, location, "reader")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return slices.DeleteFunc(log, func(text string) bool { return text == "reader" })
 }
 
-// checkLog fails unless a log has each answered note of the writers once, and each one's in order.
-func checkLog(t *testing.T, log []string, at *routeguide.Point, writers []*writer) {
+// checkLog fails the test unless a log has each answered note of the writers once, and those of each writer in order.
+func checkLog(t *testing.T, log []string, location *routeguide.Point, writers []*writer) {
 	t.Helper()
 	seen := make(map[string]bool)
 	last := make(map[string]string)
 	for _, text := range log {
 		name, _, _ := strings.Cut(text, "-")
 		if seen[text] {
-			t.Errorf("%s is there twice", text)
+			t.Errorf("%s is in the log twice", text)
 		}
 		if text <= last[name] {
 			t.Errorf("%s comes after %s", text, last[name])
@@ -140,15 +139,14 @@ func checkLog(t *testing.T, log []string, at *routeguide.Point, writers []*write
 			if _, err := fmt.Sscanf(text, writer.name+"-%d", &number); err != nil {
 				t.Fatal(err)
 			}
-			if here := (number%10 == 0) == (at == shared) && (at == shared || at == writer.own); here && !seen[text] {
-				t.Errorf("%s was answered, and is not there", text)
+			if here := (number%10 == 0) == (location == sharedLocation) && (location == sharedLocation || location == writer.own); here && !seen[text] {
+				t.Errorf("%s was answered, and is not in the log", text)
 			}
 		}
 	}
 }
 
-// The server is killed with SIGKILL at random moments while clients write, and started again: every
-// answered note is there, once, and in order.
+// After SIGKILL at random times during writes, the log has every answered note once, and in order.
 func TestAnsweredNotesSurviveKill9(t *testing.T) {
 	t.Parallel()
 	const kills, count = 12, 4
@@ -160,16 +158,16 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 	for range kills {
 		server, url := startProcess(t, "--store", "pebble:"+dir, "--history", "3")
 		ctx, cancel := context.WithCancel(t.Context())
-		var writing sync.WaitGroup
+		var running sync.WaitGroup
 		for _, writer := range writers {
-			writing.Go(func() { writer.chat(ctx, t, url) })
+			running.Go(func() { writer.chat(ctx, t, url) })
 		}
-		time.Sleep(time.Duration(20+rand.IntN(200)) * time.Millisecond) // The moment is random on purpose.
+		time.Sleep(time.Duration(20+rand.IntN(200)) * time.Millisecond) // A random time, on purpose.
 		if err := server.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
-		writing.Wait()
+		running.Wait()
 	}
 	server, url := startProcess(t, "--store", "pebble:"+dir)
 	answered := 0
@@ -177,7 +175,7 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 		answered += len(writer.answered)
 		checkLog(t, readLog(t, url, writer.own), writer.own, writers)
 	}
-	checkLog(t, readLog(t, url, shared), shared, writers)
+	checkLog(t, readLog(t, url, sharedLocation), sharedLocation, writers)
 	t.Logf("%d answered notes survived %d kills", answered, kills)
 	if answered == 0 {
 		t.Error("no note was answered")
@@ -187,8 +185,8 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 	}
 }
 
-// Two servers on one Redis Cluster see one order per location.
-func TestTwoServersOnARedisClusterSeeOneOrder(t *testing.T) {
+// Two servers on one Redis Cluster see the same order of notes at each location.
+func TestRedisClusterHasOneOrderForTwoServers(t *testing.T) {
 	t.Parallel()
 	nodes := redistest.StartCluster(t)
 	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr
@@ -197,33 +195,33 @@ func TestTwoServersOnARedisClusterSeeOneOrder(t *testing.T) {
 	writers := make([]*writer, 4)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	var writing sync.WaitGroup
+	var running sync.WaitGroup
 	for i := range writers {
 		writers[i] = &writer{name: fmt.Sprintf("w%d", i), own: &routeguide.Point{Longitude: int32(i + 1)}, answered: make(map[string]bool)}
-		writing.Go(func() { writers[i].chat(ctx, t, []string{firstURL, secondURL}[i%2]) })
+		running.Go(func() { writers[i].chat(ctx, t, []string{firstURL, secondURL}[i%2]) })
 	}
-	writing.Wait()
+	running.Wait()
 	if err := errors.Join(first.Stop(), second.Stop()); err != nil {
 		t.Fatal(err)
 	}
 	_, firstURL = startProcess(t, "--store", url)
 	_, secondURL = startProcess(t, "--store", url)
 	answered := 0
-	for _, at := range append([]*routeguide.Point{shared}, writers[0].own, writers[1].own, writers[2].own, writers[3].own) {
-		one, other := readLog(t, firstURL, at), readLog(t, secondURL, at)
+	for _, location := range append([]*routeguide.Point{sharedLocation}, writers[0].own, writers[1].own, writers[2].own, writers[3].own) {
+		one, other := readLog(t, firstURL, location), readLog(t, secondURL, location)
 		if fmt.Sprint(one) != fmt.Sprint(other) {
-			t.Errorf("at %v the servers see %d and %d notes, in different order", at, len(one), len(other))
+			t.Errorf("at %v the servers see %d and %d notes, or in different order", location, len(one), len(other))
 		}
-		checkLog(t, one, at, writers)
+		checkLog(t, one, location, writers)
 		answered += len(one)
 	}
-	t.Logf("%d notes are in one order", answered)
+	t.Logf("%d notes in the same order", answered)
 	if answered < 100 {
 		t.Errorf("only %d notes were kept", answered)
 	}
 }
 
-func TestASecondServerOnAFolderIsRefused(t *testing.T) {
+func TestPebbleFolderInUseRefusesSecondServer(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "notes")
 	first, _ := startProcess(t, "--store", "pebble:"+dir)
@@ -235,7 +233,7 @@ func TestASecondServerOnAFolderIsRefused(t *testing.T) {
 	if code != 1 || err != nil || strings.Count(second.Printed(), "\n") != 1 || !strings.Contains(second.Printed(), "in use by another process") {
 		t.Errorf("the second server ended with %d, %v:\n%s", code, err, second.Printed())
 	}
-	// What the first one keeps can be read meanwhile.
+	// Tools can read the store meanwhile.
 	if printed, err := process.Run(t.Context(), must(program()), "notes", "stats", "--store", "pebble:"+dir); err != nil || !strings.Contains(printed, "notes        0") {
 		t.Errorf("stats: %v\n%s", err, printed)
 	}

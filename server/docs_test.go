@@ -15,7 +15,7 @@ import (
 	"example.com/routeguide/internal/process"
 )
 
-// pages returns the documentation by file name, relative to the top of the module.
+// pages returns the Markdown files by path, relative to the root of the module.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	pages := make(map[string]string)
@@ -35,7 +35,7 @@ func pages(t *testing.T) map[string]string {
 	return pages
 }
 
-// help returns what a command of this module prints for --help.
+// help returns the output of a command with --help.
 func help(t *testing.T, args ...string) string {
 	t.Helper()
 	if args[0] == "client" {
@@ -54,7 +54,7 @@ func help(t *testing.T, args ...string) string {
 
 var flagPattern = regexp.MustCompile(`--[a-z][a-z0-9-]+`)
 
-// What the documentation shows as commands of this module has only flags that there are.
+// Commands in the documentation use only existing flags.
 func TestDocumentedCommandsHaveTheirFlags(t *testing.T) {
 	t.Parallel()
 	helps := make(map[string]string)
@@ -80,25 +80,25 @@ func TestDocumentedCommandsHaveTheirFlags(t *testing.T) {
 		}
 	}
 	if count < 10 {
-		t.Errorf("%d commands are documented, which cannot be all", count)
+		t.Errorf("found %d documented commands, want at least 10", count)
 	}
 }
 
-// The tables of the flags have all that --help shows, by the same name and with the same default.
+// The tables of flags have the flags of --help, with the same defaults.
 func TestDocumentedFlagsAreThoseOfHelp(t *testing.T) {
 	t.Parallel()
-	shown := make(map[string]string) // what help says of each flag
+	helpTexts := make(map[string]string) // by flag
 	lines := strings.Split(help(t, "server"), "\n")
 	name := ""
 	for _, line := range lines {
 		if match := regexp.MustCompile(`^ +(?:-h, )?(--[a-z0-9-]+)`).FindStringSubmatch(line); match != nil {
 			name = match[1]
 		}
-		shown[name] += " " + strings.TrimSpace(line)
+		helpTexts[name] += " " + strings.TrimSpace(line)
 	}
-	delete(shown, "")
-	delete(shown, "--help")
-	delete(shown, "--version")
+	delete(helpTexts, "")
+	delete(helpTexts, "--help")
+	delete(helpTexts, "--version")
 	documented := make(map[string]string)
 	all := pages(t)
 	for _, page := range []string{"docs/configuration.md", "docs/limits.md"} {
@@ -108,21 +108,21 @@ func TestDocumentedFlagsAreThoseOfHelp(t *testing.T) {
 			}
 		}
 	}
-	for flag, text := range shown {
+	for flag, text := range helpTexts {
 		value, ok := documented[flag]
 		if !ok {
 			t.Errorf("%s is in neither docs/configuration.md nor docs/limits.md", flag)
 			continue
 		}
-		// A default that is a value stands in parentheses in the help, or is 0 there.
+		// Help has a default in parentheses, or as "0, the default".
 		if match := regexp.MustCompile("^`?([0-9][0-9A-Za-z]*)").FindStringSubmatch(value); match != nil &&
 			!strings.Contains(text, "("+match[1]+")") && !strings.Contains(text, match[1]+", the default") && !strings.Contains(text, "By default "+match[1]) {
-			t.Errorf("%s: the documentation has the default %q, and help says%s", flag, match[1], text)
+			t.Errorf("%s: the documentation has the default %q, and help has%s", flag, match[1], text)
 		}
 	}
 	for flag := range documented {
-		if shown[flag] == "" {
-			t.Errorf("%s is documented, and help does not show it", flag)
+		if helpTexts[flag] == "" {
+			t.Errorf("%s is documented, but not in help", flag)
 		}
 	}
 }
@@ -153,7 +153,7 @@ func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
 		for _, match := range regexp.MustCompile("(?m)(?:^ {4,}|`)make ([a-z ]+)").FindAllStringSubmatch(text, -1) {
 			for target := range strings.FieldsSeq(match[1]) {
 				if !regexp.MustCompile(`(?m)^` + target + `:`).Match(makefile) {
-					t.Errorf("%s: there is no target %s in the Makefile", page, target)
+					t.Errorf("%s: no target %s in the Makefile", page, target)
 				}
 			}
 		}
@@ -164,7 +164,7 @@ func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
 				source, err := os.ReadFile(file)
 				return err == nil && pattern.Match(source)
 			}) {
-				t.Errorf("%s: there is no test %s in %s", page, match[1], match[2])
+				t.Errorf("%s: no test %s in %s", page, match[1], match[2])
 			}
 		}
 		for _, match := range regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`).FindAllStringSubmatch(text, -1) {
@@ -172,20 +172,20 @@ func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
 				continue
 			}
 			if _, err := os.Stat(filepath.Join("..", filepath.Dir(page), match[1])); err != nil {
-				t.Errorf("%s: the link %s leads nowhere", page, match[1])
+				t.Errorf("%s: broken link %s", page, match[1])
 			}
 		}
 	}
 }
 
-// The client in the README works as it is shown.
+// The client in the README runs unchanged.
 func TestDocumentedClientRuns(t *testing.T) {
 	t.Parallel()
 	_, url := startProcess(t, "--store", "memory:")
 	_, block, _ := strings.Cut(pages(t)["README.md"], "```go\n")
 	source, _, ok := strings.Cut(block, "```")
 	if !ok {
-		t.Fatal("there is no Go code in the README")
+		t.Fatal("no Go code in the README")
 	}
 	file := filepath.Join(t.TempDir(), "main.go")
 	write(t, file, strings.Replace(source, "http://localhost:50051", url, 1))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,13 +18,12 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
-// When the server is told to end while 1000 chats write, each gets a reply to every note of its that is kept,
-// and then UNAVAILABLE.
-func TestADrainOwesNothingToAThousandChats(t *testing.T) {
+// A graceful shutdown under load: each of 1000 chats gets a reply to every note that was kept, and then UNAVAILABLE.
+func TestDrainAnswersKeptNotesOfThousandChats(t *testing.T) {
 	const clients, chatsEach = 20, 50
 	folder := t.TempDir()
 	server, url := startProcess(t, "--store", "pebble:"+folder)
-	var chatting, opened sync.WaitGroup
+	var chats, opened sync.WaitGroup
 	answered := make([]int, clients*chatsEach)
 	ends := make([]error, clients*chatsEach)
 	opened.Add(clients * chatsEach)
@@ -35,8 +35,8 @@ func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 		defer client.Close()
 		for j := range chatsEach {
 			number := i*chatsEach + j
-			chatting.Go(func() {
-				answered[number], ends[number] = chatUntilTheEnd(t.Context(), client, int32(number), opened.Done)
+			chats.Go(func() {
+				answered[number], ends[number] = chatUntilDrained(t.Context(), client, int32(number), opened.Done)
 			})
 		}
 	}
@@ -45,7 +45,7 @@ func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 	probing, stopProbing := context.WithCancel(t.Context())
 	var probes sync.WaitGroup
 	probes.Go(func() {
-		// New connections during the drain are served or refused, and do not hang.
+		// New connections during the drain must be served or refused, and must not hang.
 		for probing.Err() == nil {
 			client, err := routechat.New(url)
 			if err != nil {
@@ -55,7 +55,7 @@ func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 			timeout, cancel := context.WithTimeout(probing, 5*time.Second)
 			_, err = client.GetFeature(timeout, &routeguide.Point{})
 			if connect.CodeOf(err) == connect.CodeDeadlineExceeded {
-				t.Error("a call during the drain has hung")
+				t.Error("a call during the drain hangs")
 			}
 			refused.Store(refused.Load() || connect.CodeOf(err) == connect.CodeUnavailable)
 			cancel()
@@ -71,7 +71,7 @@ func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 		t.Fatalf("the server ended with %d, %v:\n%s", code, err, server.Printed())
 	}
 	t.Logf("the drain took %v", time.Since(start))
-	chatting.Wait()
+	chats.Wait()
 	stopProbing()
 	probes.Wait()
 	if !refused.Load() {
@@ -88,23 +88,23 @@ func TestADrainOwesNothingToAThousandChats(t *testing.T) {
 		}
 		total += count
 	}
-	t.Logf("%d notes were answered, and are all there", total)
+	t.Logf("%d notes were answered, and all are kept", total)
 }
 
-// chatUntilTheEnd writes notes at a location of its own, two ahead, until the chat ends, and returns how many
-// were answered.
-func chatUntilTheEnd(ctx context.Context, client *routechat.Client, longitude int32, opened func()) (answered int, err error) {
+// chatUntilDrained sends notes to a location of its own, two in flight, until the stream ends. It calls opened after
+// the first reply, and returns the number of answered notes and the error of the stream.
+func chatUntilDrained(ctx context.Context, client *routechat.Client, longitude int32, opened func()) (answered int, err error) {
 	opened = sync.OnceFunc(opened)
 	defer opened()
 	stream, err := client.RouteChat(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var sending sync.WaitGroup
-	ahead := make(chan struct{}, 2)
-	sending.Go(func() {
+	var sender sync.WaitGroup
+	inFlight := make(chan struct{}, 2)
+	sender.Go(func() {
 		for i := 0; ; i++ {
-			ahead <- struct{}{}
+			inFlight <- struct{}{}
 			if stream.Send(&routeguide.RouteNote{Location: &routeguide.Point{Longitude: longitude}, Message: fmt.Sprint(i)}) != nil {
 				return
 			}
@@ -113,25 +113,25 @@ func chatUntilTheEnd(ctx context.Context, client *routechat.Client, longitude in
 	for {
 		note, err := stream.Receive()
 		if err != nil {
-			// The sender may wait for a place.
+			// Unblock the sender.
 			go func() {
-				for range ahead {
+				for range inFlight {
 				}
 			}()
 			err = errors.Join(err, stream.CloseResponse())
-			sending.Wait()
-			close(ahead)
+			sender.Wait()
+			close(inFlight)
 			return answered, err
 		}
 		if note.GetMessage() == fmt.Sprint(answered) {
 			answered++
-			<-ahead
+			<-inFlight
 			opened()
 		}
 	}
 }
 
-func TestASecondSignalEndsAtOnce(t *testing.T) {
+func TestSecondSignalKillsDuringShutdownDelay(t *testing.T) {
 	server, url := startProcess(t, "--store", "memory:", "--shutdown-delay", "10m")
 	client, err := routechat.New(url)
 	if err != nil {
@@ -151,11 +151,11 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, err := server.Wait(); err != nil || code == 0 {
-		t.Errorf("ended with %d, %v, want by the signal", code, err)
+		t.Errorf("ended with %d, %v, want killed by the signal", code, err)
 	}
 }
 
-func TestAChatLastsAsLongAsItMay(t *testing.T) {
+func TestMaxChatAgeEndsChat(t *testing.T) {
 	url, stop := start(t, "--max-chat-age", "200ms")
 	client, err := routechat.New(url)
 	if err != nil {
@@ -172,11 +172,47 @@ func TestAChatLastsAsLongAsItMay(t *testing.T) {
 		t.Errorf("the reply: %v", err)
 	}
 	if _, err := stream.Receive(); connect.CodeOf(err) != connect.CodeUnavailable || errors.Is(err, io.EOF) {
-		t.Errorf("got %v after its life, want UNAVAILABLE", err)
+		t.Errorf("got %v after --max-chat-age, want UNAVAILABLE", err)
 	}
 	_, _ = stream.CloseRequest(), stream.CloseResponse()
 	client.Close()
 	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// During --shutdown-delay, health and readiness already fail, so that load balancers stop using the server, while it
+// still serves.
+func TestShutdownDelayServesWhileHealthIsNotServing(t *testing.T) {
+	server, url := startProcess(t, "--store", "memory:", "--shutdown-delay", "10m", "--admin", "127.0.0.1:0")
+	admin, err := server.Await(`admin=(\S+)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := "http://" + admin[1] + "/readyz"
+	if text := get(t, ready); text != "ok\n" {
+		t.Errorf("before the drain /readyz says %q", text)
+	}
+	if err := server.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Await("serving on, while health says NOT_SERVING"); err != nil {
+		t.Fatal(err)
+	}
+	text := get(t, ready)
+	for deadline := time.Now().Add(30 * time.Second); text == "ok\n" && time.Now().Before(deadline); {
+		text = get(t, ready) // The line is logged just before readiness changes.
+	}
+	if text != "shutting down\n" {
+		t.Errorf("during the delay /readyz says %q", text)
+	}
+	if text := post(t, url+"/grpc.health.v1.Health/Check"); !strings.Contains(text, "NOT_SERVING") {
+		t.Errorf("health says %s", text)
+	}
+	if text := post(t, url+"/routeguide.RouteGuide/GetFeature"); !strings.Contains(text, "location") {
+		t.Errorf("a call during the delay gets %s", text)
+	}
+	if err := server.Kill(); err != nil {
 		t.Error(err)
 	}
 }

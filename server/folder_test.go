@@ -26,7 +26,7 @@ func shell(t *testing.T, folder, script string) {
 	}
 }
 
-// healthStatus returns what the server says of its health.
+// healthStatus returns the status of the health check.
 func healthStatus(t *testing.T, url string) string {
 	t.Helper()
 	defer http.DefaultClient.CloseIdleConnections()
@@ -42,7 +42,7 @@ func healthStatus(t *testing.T, url string) string {
 	return strings.TrimPrefix(answer.Status, "SERVING_STATUS_")
 }
 
-// awaitHealth waits until the server says that its health is so.
+// awaitHealth waits until the health check has a status.
 func awaitHealth(t *testing.T, url, want string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -56,8 +56,8 @@ func awaitHealth(t *testing.T, url, want string) {
 	}
 }
 
-// What a server keeps in a folder that is no longer at its path would be lost.
-func TestServerEndsWhenItsPebbleFolderIsReplaced(t *testing.T) {
+// The server must exit when its folder is replaced: notes in the old folder would be lost.
+func TestPebbleFolderReplacedEndsServer(t *testing.T) {
 	t.Parallel()
 	for name, replace := range map[string]string{
 		"by its backup":           "cp -r notes backup; rm -rf notes; mv backup notes",
@@ -71,7 +71,7 @@ func TestServerEndsWhenItsPebbleFolderIsReplaced(t *testing.T) {
 			folder := t.TempDir()
 			dir := filepath.Join(folder, "notes")
 			server, url := startProcess(t, "--store", "pebble:"+dir)
-			if _, err := converse(t, url, &routeguide.Point{}, "a"); err != nil {
+			if _, err := exchange(t, url, &routeguide.Point{}, "a"); err != nil {
 				t.Fatal(err)
 			}
 			shell(t, folder, replace)
@@ -79,20 +79,20 @@ func TestServerEndsWhenItsPebbleFolderIsReplaced(t *testing.T) {
 			if code != 1 || err != nil {
 				t.Fatalf("the server ended with %d, %v:\n%s", code, err, server.Printed())
 			}
-			said := 0
+			logged := 0
 			for line := range strings.Lines(server.Printed()) {
 				if strings.Contains(line, "the folder of notes "+dir+" was replaced") && strings.Contains(line, "may be lost") {
-					said++
+					logged++
 				}
 			}
-			if said != 1 || strings.Contains(server.Printed(), "goroutine") {
-				t.Errorf("the server has not said once why it ended:\n%s", server.Printed())
+			if logged != 1 || strings.Contains(server.Printed(), "goroutine") {
+				t.Errorf("the log has the cause %d times, want once:\n%s", logged, server.Printed())
 			}
 		})
 	}
 }
 
-func TestServerEndsWhenAnotherOpensThePathOfItsPebbleFolder(t *testing.T) {
+func TestPebbleFolderOpenedByAnotherServerEndsFirst(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
 		"the folder was moved": "mv notes away",
@@ -109,7 +109,7 @@ func TestServerEndsWhenAnotherOpensThePathOfItsPebbleFolder(t *testing.T) {
 			if code, err := first.Wait(); code != 1 || err != nil || !strings.Contains(first.Printed(), "was replaced") {
 				t.Errorf("the first server ended with %d, %v:\n%s", code, err, first.Printed())
 			}
-			if _, err := converse(t, secondURL, &routeguide.Point{}, "a"); err != nil {
+			if _, err := exchange(t, secondURL, &routeguide.Point{}, "a"); err != nil {
 				t.Errorf("the second server: %v", err)
 			}
 			if err := second.Stop(); err != nil {
@@ -119,7 +119,7 @@ func TestServerEndsWhenAnotherOpensThePathOfItsPebbleFolder(t *testing.T) {
 	}
 }
 
-func TestServerWaitsUntilItsPebbleFolderIsBack(t *testing.T) {
+func TestPebbleFolderMovedAwayAndBackRecovers(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]struct{ mv, back string }{
 		"the folder":          {"mv notes away", "mv away notes"},
@@ -133,18 +133,18 @@ func TestServerWaitsUntilItsPebbleFolderIsBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			server, url := startProcess(t, "--store", "pebble:"+filepath.Join(folder, "notes"))
-			at := &routeguide.Point{Latitude: 1}
-			if _, err := converse(t, url, at, "a"); err != nil {
+			location := &routeguide.Point{Latitude: 1}
+			if _, err := exchange(t, url, location, "a"); err != nil {
 				t.Fatal(err)
 			}
 			shell(t, folder, away.mv)
-			if _, err := converse(t, url, at, "b"); connect.CodeOf(err) != connect.CodeUnavailable {
+			if _, err := exchange(t, url, location, "b"); connect.CodeOf(err) != connect.CodeUnavailable {
 				t.Errorf("without the folder: got %v, want UNAVAILABLE", err)
 			}
 			awaitHealth(t, url, "NOT_SERVING")
 			shell(t, filepath.Dir(folder), "cd above || cd away; "+away.back)
 			awaitHealth(t, url, "SERVING")
-			if reply, err := converse(t, url, at, "c"); err != nil || strings.Join(reply, " ") != "a c" {
+			if reply, err := exchange(t, url, location, "c"); err != nil || strings.Join(reply, " ") != "a c" {
 				t.Errorf("with the folder back: got %v, %v, want a c", reply, err)
 			}
 			if err := server.Stop(); err != nil {
@@ -154,12 +154,12 @@ func TestServerWaitsUntilItsPebbleFolderIsBack(t *testing.T) {
 	}
 }
 
-func TestServerWithoutItsPebbleFolderEndsInOrder(t *testing.T) {
+func TestPebbleFolderMovedAwayShutsDownGracefully(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	dir := filepath.Join(folder, "notes")
 	server, url := startProcess(t, "--store", "pebble:"+dir)
-	if _, err := converse(t, url, &routeguide.Point{}, "a"); err != nil {
+	if _, err := exchange(t, url, &routeguide.Point{}, "a"); err != nil {
 		t.Fatal(err)
 	}
 	shell(t, folder, "mv notes away")
@@ -168,13 +168,13 @@ func TestServerWithoutItsPebbleFolderEndsInOrder(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("the folder was made anew")
+		t.Error("the server created the folder again")
 	}
 	again, address, err := process.StartServer(must(program()), "--store", "pebble:"+filepath.Join(folder, "away"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reply, err := converse(t, "http://"+address, &routeguide.Point{}, "b"); err != nil || strings.Join(reply, " ") != "a b" {
+	if reply, err := exchange(t, "http://"+address, &routeguide.Point{}, "b"); err != nil || strings.Join(reply, " ") != "a b" {
 		t.Errorf("got %v, %v, want a b", reply, err)
 	}
 	if err := again.Stop(); err != nil {

@@ -21,7 +21,7 @@ import (
 	"example.com/routeguide/internal/rawhttp2"
 )
 
-// hostile is a client that speaks HTTP/2 as it likes.
+// hostile is a client that sends arbitrary HTTP/2 frames.
 type hostile struct{ *rawhttp2.Conn }
 
 const (
@@ -29,28 +29,28 @@ const (
 	grpcType = "application/grpc"
 )
 
-// intrude opens a connection and exchanges the first frames. It gives up after a minute.
-func intrude(address string, settings ...http2.Setting) (*hostile, error) {
+// dialHostile opens a connection. Its deadline is one minute.
+func dialHostile(address string, settings ...http2.Setting) (*hostile, error) {
 	conn, err := rawhttp2.Dial(address, settings...)
 	return &hostile{conn}, err
 }
 
-// open begins a call by gRPC.
+// open opens a stream with a gRPC call.
 func (h *hostile) open(stream uint32, path string, more ...hpack.HeaderField) error {
 	return h.Open(stream, path, grpcType, more...)
 }
 
-// leave writes a note.
-func (h *hostile) leave(stream uint32, longitude int32, text string) error {
+// sendNote sends a note.
+func (h *hostile) sendNote(stream uint32, longitude int32, text string) error {
 	note, err := proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{Longitude: longitude}, Message: text})
 	if err != nil {
 		return err
 	}
-	return h.WriteData(stream, false, message(0, note))
+	return h.WriteData(stream, false, envelope(0, note))
 }
 
-// message returns an encoded message with its prefix.
-func message(flags byte, encoded []byte) []byte {
+// envelope returns an encoded message as an envelope.
+func envelope(flags byte, encoded []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(encoded))), encoded...)
 }
 
@@ -62,10 +62,10 @@ func (h *hostile) awaitEnd() error {
 			return nil
 		}
 		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-			return errors.New("the server did not end it")
+			return errors.New("the server did not end the stream")
 		}
 		if err != nil {
-			return nil // That is the end.
+			return nil // The connection is closed.
 		}
 	}
 }
@@ -83,7 +83,7 @@ func (h *hostile) awaitReset(stream uint32) error {
 	}
 }
 
-// awaitStatus reads until a status of gRPC comes.
+// awaitStatus reads until a gRPC status arrives.
 func awaitStatus(h *hostile, want string) error {
 	h.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	for {
@@ -106,11 +106,10 @@ func awaitStatus(h *hostile, want string) error {
 	}
 }
 
-// boundMiB is how much memory a server takes at the most, whatever is done to it here.
-const boundMiB = 512
+// maxMemoryMiB is the limit of a server's peak memory during each attack.
+const maxMemoryMiB = 512
 
-// Whatever a hostile client does, the server goes on, takes bounded memory, and answers the well-behaved chat
-// beside it.
+// During each attack, the server keeps running in bounded memory, and answers a well-behaved chat.
 func TestHostileClients(t *testing.T) {
 	program, err := program()
 	if err != nil {
@@ -129,11 +128,11 @@ func TestHostileClients(t *testing.T) {
 				}
 			})
 			ctx, cancel := context.WithCancel(t.Context())
-			var took []float64
+			var latencies []float64
 			neighbour := make(chan error, 1)
 			go func() {
 				var err error
-				took, err = beside(ctx, "http://"+address)
+				latencies, err = wellBehavedChat(ctx, "http://"+address)
 				neighbour <- err
 			}()
 			err = test.attack(t.Context(), address)
@@ -144,26 +143,26 @@ func TestHostileClients(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			most, err := measure.Memory(server.PID(), "VmHWM")
+			peak, err := measure.Memory(server.PID(), "VmHWM")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if most > boundMiB<<20 {
-				t.Errorf("the server took %d MiB, want %d at most", most>>20, boundMiB)
+			if peak > maxMemoryMiB<<20 {
+				t.Errorf("peak memory %d MiB, want at most %d", peak>>20, maxMemoryMiB)
 			}
-			if len(took) > 0 {
-				t.Logf("%s: memory: %d MiB at the most; the chat beside it: %d replies, median %.1f ms, slowest %.1f ms",
-					test.name, most>>20, len(took), measure.Median(took), slices.Max(took))
+			if len(latencies) > 0 {
+				t.Logf("%s: peak memory %d MiB; well-behaved chat: %d replies, median %.1f ms, max %.1f ms",
+					test.name, peak>>20, len(latencies), measure.Median(latencies), slices.Max(latencies))
 			}
 			if err := server.Stop(); err != nil {
-				t.Errorf("the server did not end well: %v", err)
+				t.Errorf("graceful shutdown: %v", err)
 			}
 		})
 	}
 }
 
-// beside chats until ctx ends, and returns how long its replies took.
-func beside(ctx context.Context, url string) ([]float64, error) {
+// wellBehavedChat chats until ctx ends, and returns the latencies of its replies in milliseconds.
+func wellBehavedChat(ctx context.Context, url string) ([]float64, error) {
 	client, err := routechat.New(url)
 	if err != nil {
 		return nil, err
@@ -173,7 +172,7 @@ func beside(ctx context.Context, url string) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	var took []float64
+	var latencies []float64
 	for i := int32(0); ctx.Err() == nil; i++ {
 		start := time.Now()
 		if err := stream.Send(&routeguide.RouteNote{Location: &routeguide.Point{Latitude: 5, Longitude: i}}); err != nil {
@@ -182,8 +181,8 @@ func beside(ctx context.Context, url string) ([]float64, error) {
 		if _, err := stream.Receive(); err != nil {
 			return nil, err
 		}
-		took = append(took, float64(time.Since(start).Microseconds())/1000)
+		latencies = append(latencies, float64(time.Since(start).Microseconds())/1000)
 		time.Sleep(5 * time.Millisecond)
 	}
-	return took, errors.Join(stream.CloseRequest(), stream.CloseResponse())
+	return latencies, errors.Join(stream.CloseRequest(), stream.CloseResponse())
 }

@@ -14,8 +14,8 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
-// startLogging runs a server whose stderr is a pipe, and returns what of the pipe is not read yet, with the URLs of
-// the server and of its metrics.
+// startLogging starts a server whose stderr is a pipe. It returns the unread rest of the pipe, its read end, and the
+// URLs of the server and of its admin port.
 func startLogging(t *testing.T) (server *exec.Cmd, log *bufio.Reader, stderr io.Closer, url, admin string) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -28,7 +28,7 @@ func startLogging(t *testing.T) (server *exec.Cmd, log *bufio.Reader, stderr io.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = server.Process.Kill() // It has ended if all went well.
+		_ = server.Process.Kill() // Fails if the server has ended.
 		_ = read.Close()
 	})
 	_ = write.Close()
@@ -53,13 +53,13 @@ func droppedLines(t *testing.T, admin string) string {
 	return regexp.MustCompile(`(?m)^routeguide_log_dropped_total (\d+)$`).FindStringSubmatch(get(t, admin+"/metrics"))[1]
 }
 
-// What reads the log, such as a pipe into another program, may end before the server does.
-func TestServesOnWhenNobodyReadsTheLogAnyMore(t *testing.T) {
+// The reader of the log, such as another program in a pipeline, may end before the server.
+func TestLogPipeClosedDoesNotStopServer(t *testing.T) {
 	t.Parallel()
 	server, _, stderr, url, admin := startLogging(t)
 	_ = stderr.Close()
 	for range 3 {
-		if _, err := leave(t, url, &routeguide.Point{}, "a"); err != nil {
+		if _, err := lastReply(t, url, &routeguide.Point{}, "a"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,21 +72,21 @@ func TestServesOnWhenNobodyReadsTheLogAnyMore(t *testing.T) {
 	}
 }
 
-// What reads the log may hang: then lines are dropped and counted, and neither chats nor the end wait.
-func TestServesOnWhenTheReaderOfTheLogHangs(t *testing.T) {
+// If the reader of the log hangs, lines are dropped and counted, and neither chats nor the shutdown block.
+func TestLogPipeBlockedDoesNotBlockChats(t *testing.T) {
 	t.Parallel()
 	server, _, _, url, admin := startLogging(t)
-	var chatting sync.WaitGroup
+	var chats sync.WaitGroup
 	stop := make(chan struct{})
 	for range 8 {
-		chatting.Go(func() {
+		chats.Go(func() {
 			for {
 				select {
 				case <-stop:
 					return
 				default:
 				}
-				if _, err := leave(t, url, &routeguide.Point{}); err != nil {
+				if _, err := lastReply(t, url, &routeguide.Point{}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -95,7 +95,7 @@ func TestServesOnWhenTheReaderOfTheLogHangs(t *testing.T) {
 	}
 	eventuallyWithin(t, 2*time.Minute, "lines are dropped", func() bool { return droppedLines(t, admin) != "0" })
 	close(stop)
-	chatting.Wait()
+	chats.Wait()
 	if err := server.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

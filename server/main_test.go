@@ -23,15 +23,15 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if folder, err := programs(); err == nil {
+		if folder, err := programFolder(); err == nil {
 			_ = os.RemoveAll(folder)
 		}
 		os.Exit(code)
 	}))
 }
 
-// start runs the server with args until the returned function is called, which returns run's error,
-// and returns the server's URL.
+// start runs the server with args in this process, and returns its URL. stop shuts it down and returns the error of
+// run.
 func start(t *testing.T, args ...string) (url string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -52,7 +52,7 @@ func start(t *testing.T, args ...string) (url string, stop func() error) {
 	go func() { _, _ = io.Copy(io.Discard, read) }()
 	if url == "" {
 		cancel()
-		t.Fatalf("the server ended before it served: %v", <-ended)
+		t.Fatalf("the server ended before it was listening: %v", <-ended)
 	}
 	return url, func() error {
 		cancel()
@@ -60,7 +60,7 @@ func start(t *testing.T, args ...string) (url string, stop func() error) {
 	}
 }
 
-func TestServesUntilItIsToldToEnd(t *testing.T) {
+func TestRunServesUntilContextEnds(t *testing.T) {
 	for _, args := range [][]string{nil, {"--log-format", "json"}, {"--log-level", "DEBUG"}} {
 		url, stop := start(t, args...)
 		client, err := routechat.New(url)
@@ -78,8 +78,8 @@ func TestServesUntilItIsToldToEnd(t *testing.T) {
 	}
 }
 
-// Compose files set variables to nothing where nothing is said.
-func TestEmptyEnvironmentVariablesAreNotSet(t *testing.T) {
+// Compose files set variables without a value to the empty string.
+func TestRunIgnoresEmptyEnvironmentVariables(t *testing.T) {
 	for _, command := range [][]string{nil, {"notes", "export"}, {"notes", "import"}, {"notes", "stats"}} {
 		var help strings.Builder
 		if err := run(t.Context(), append(command, "--help"), &help, io.Discard); !strings.Contains(help.String(), "ROUTEGUIDE_STORE") {
@@ -105,7 +105,7 @@ func TestEmptyEnvironmentVariablesAreNotSet(t *testing.T) {
 	}
 }
 
-func TestServesTheFeaturesOfAFile(t *testing.T) {
+func TestFeaturesFlagFromEnvironment(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "features.json")
 	if err := os.WriteFile(file, []byte(`[{"location": {"latitude": 1, "longitude": 2}, "name": "here"}]`), 0o600); err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestServesTheFeaturesOfAFile(t *testing.T) {
 	}
 }
 
-func TestFlagsThatMakeNoSenseAreUsageErrorsOfOneLine(t *testing.T) {
+func TestInvalidFlagsAreUsageErrorsInOneLine(t *testing.T) {
 	for _, args := range [][]string{
 		{"--bogus"},
 		{"surplus"},
@@ -157,17 +157,17 @@ func TestHelpIsPrintedToStdout(t *testing.T) {
 	}
 	for _, want := range []string{"--listen", "ROUTEGUIDE_STORE", "grpcurl"} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("the help does not mention %s:\n%s", want, out.String())
+			t.Errorf("help does not contain %s:\n%s", want, out.String())
 		}
 	}
 }
 
-func TestWhatStopsTheStartIsNamed(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+func TestRunStartupErrorsNameCause(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer listener.Close()
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	if err := os.WriteFile(bad, []byte(`[{"name": "nowhere"}]`), 0o600); err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestWhatStopsTheStartIsNamed(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--listen", taken.Addr().String()}, "address already in use"},
+		{[]string{"--listen", listener.Addr().String()}, "address already in use"},
 		{[]string{"--features", bad}, "bad.json: entry 1 (line 1): location is missing"},
 		{[]string{"--features", bad + "x"}, "no such file"},
 	} {
@@ -188,7 +188,7 @@ func TestWhatStopsTheStartIsNamed(t *testing.T) {
 	}
 }
 
-// Names that flags had once go on working, with one warning each.
+// Old names of flags still work, with one warning each.
 func TestRenamedFlagsWorkAndWarn(t *testing.T) {
 	t.Setenv("ROUTEGUIDE_KEEP", "720h")
 	server, _, err := process.StartServer(must(program()), "--notes", "memory:", "--drain", "1s", "--drain-delay=1ms", "--chat-life", "1h",
@@ -214,7 +214,7 @@ func TestRenamedFlagsWorkAndWarn(t *testing.T) {
 }
 
 func TestVersionIsPrintedAndLogged(t *testing.T) {
-	t.Setenv("ROUTEGUIDE_VERSION", "1") // It is no flag by this name.
+	t.Setenv("ROUTEGUIDE_VERSION", "1") // --version has no environment variable.
 	var out strings.Builder
 	if err := run(t.Context(), []string{"--version"}, &out, io.Discard); !errors.Is(err, command.ErrHelp) || !strings.Contains(out.String(), runtime.Version()) {
 		t.Errorf("got %q, %v, want the version of Go", &out, err)
@@ -228,7 +228,7 @@ func TestVersionIsPrintedAndLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if metrics := get(t, "http://"+admin[1]+"/metrics"); !strings.Contains(metrics, `routeguide_build_info{goversion="`+runtime.Version()+`",`) {
-		t.Error("there is no routeguide_build_info among the metrics")
+		t.Error("no routeguide_build_info in the metrics")
 	}
 	if err := server.Stop(); err != nil || !strings.Contains(server.Printed(), runtime.Version()) {
 		t.Errorf("got %v, want the version of Go in the log", err)

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"iter"
 	"maps"
 	"net"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +17,10 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/proto"
 
+	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/rawhttp2"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/guide"
@@ -25,42 +30,41 @@ import (
 	"example.com/routeguide/server/internal/service"
 )
 
-// bad is a store that does with notes what it is told.
-type bad struct {
+// stubStore is a store whose operations tests can replace or observe.
+type stubStore struct {
 	notes.Store
 
-	append func(notes.Ticket) // nil keeps them
-	read   func()             // nil reads them
+	append func(notes.Ticket) // replaces Append, unless nil
+	read   func()             // called before Range, unless nil
 }
 
-func (b bad) Append(ctx context.Context, at notes.Location, note notes.Note, ticket notes.Ticket) {
-	if b.append == nil {
-		b.Store.Append(ctx, at, note, ticket)
+func (s stubStore) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	if s.append == nil {
+		s.Store.Append(ctx, location, note, ticket)
 		return
 	}
-	b.append(ticket)
+	s.append(ticket)
 }
 
-func (b bad) Range(ctx context.Context, at notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
-	if b.read != nil {
-		b.read()
+func (s stubStore) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+	if s.read != nil {
+		s.read()
 	}
-	return b.Store.Range(ctx, at, span)
+	return s.Store.Range(ctx, location, span)
 }
 
-// grpcFrame returns a message as gRPC sends it.
-func grpcFrame(t *testing.T, message proto.Message) []byte {
+// encodeEnvelope returns a message as an envelope.
+func encodeEnvelope(t *testing.T, message proto.Message) []byte {
 	t.Helper()
 	encoded, err := proto.Marshal(message)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append([]byte{0, 0, 0, 0, byte(len(encoded))}, encoded...)
+	return envelope(0, encoded)
 }
 
-// Each number counts what its name says, and nothing else does: all that are not 0 are looked at, after one thing has
-// been caused.
-func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
+// Each event changes the metrics that name it, and no others: the test compares all metrics that are not 0.
+func TestMetricsCountOnlyTheirEvents(t *testing.T) {
 	features, err := guide.Default()
 	if err != nil {
 		t.Fatal(err)
@@ -71,21 +75,21 @@ func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
 		listPath  = routeguideconnect.RouteGuideListFeaturesProcedure
 		short     = 100 * time.Millisecond
 	)
-	note := grpcFrame(t, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: 1}, Message: "a"})
-	everywhere := grpcFrame(t, &routeguide.Rectangle{
+	note := encodeEnvelope(t, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: 1}, Message: "a"})
+	everywhere := encodeEnvelope(t, &routeguide.Rectangle{
 		Lo: &routeguide.Point{Latitude: -900000000, Longitude: -1800000000}, Hi: &routeguide.Point{Latitude: 900000000, Longitude: 1800000000},
 	})
 	for name, test := range map[string]struct {
 		options     service.Options
-		share       float64 // of 10 connections
+		share       float64 // ClientShare of 10 connections
 		append      func(notes.Ticket)
 		read        func()
 		settings    []http2.Setting
 		path        string
-		sent        []byte
-		end         bool // the client has sent all
-		streams     int  // calls of that kind
-		connections int  // beside the one with the calls
+		sent        []byte // DATA of each stream
+		end         bool   // half-close after sent
+		streams     int    // number of calls to path
+		connections int    // number of connections without calls
 		want        map[string]int64
 	}{
 		"connections":         {connections: 2, want: map[string]int64{"connections": 3}},
@@ -130,7 +134,7 @@ func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			options := test.options
-			options.Chats.Store = bad{notes.NewMemory(), test.append, test.read}
+			options.Chats.Store = stubStore{notes.NewMemory(), test.append, test.read}
 			running := service.New(guide.New(features), options)
 			server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", running, httpserver.Options{MaxConnections: 10, ClientShare: test.share, MaxStreams: 10})
 			if err != nil {
@@ -181,5 +185,83 @@ func TestEachNumberCountsWhatItsNameSays(t *testing.T) {
 			}
 			t.Errorf("got %v, want %v", got, test.want)
 		})
+	}
+}
+
+func TestAdminServesMetrics(t *testing.T) {
+	program, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, address, err := process.StartServer(program, "--store", "pebble:"+t.TempDir(), "--admin", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := callAndChat(t.Context(), routechat.Config{}, "http://"+address); err != nil {
+		t.Fatal(err)
+	}
+	match, err := server.Await(`admin=(\S+)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Await(`msg="chat ended" peer=127.0.0.1:\d+ protocol=connect in=1 out=1 duration=\S+ code=ok`); err != nil {
+		t.Error(err)
+	}
+	metrics := get(t, "http://"+match[1]+"/metrics")
+	for _, want := range []string{
+		`routeguide_notes_received_total 1`, `routeguide_notes_sent_total 1`, `routeguide_chats 0`, `routeguide_replies_pending 0`,
+		`routeguide_connections `, `routeguide_chats_stalled_total 0`, `routeguide_chats_shed_total 0`, `routeguide_store_errors_total 0`,
+		`routeguide_panics_total 0`, `routeguide_store_commit_duration_seconds_count 1`, `go_goroutines`, `process_resident_memory_bytes`,
+		`rpc_method="routeguide.RouteGuide/RouteChat"`, `rpc_method="routeguide.RouteGuide/GetFeature"`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no metric %s in:\n%s", want, metrics)
+		}
+	}
+	checkDashboard(t, metrics)
+	if ready := get(t, "http://"+match[1]+"/readyz"); ready != "ok\n" {
+		t.Errorf("ready: %q", ready)
+	}
+	if strings.Contains(server.Printed(), "here") {
+		t.Error("the text of a note is in the log")
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// metricName matches the names of metrics in a query.
+var metricName = regexp.MustCompile(`\b(routeguide|rpc|go|process)_[a-z_]+`)
+
+// checkDashboard fails the test unless the Grafana dashboard parses, and uses only existing metrics.
+func checkDashboard(t *testing.T, metrics string) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/grafana.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	labels := regexp.MustCompile(`\{[^}]*\}|by \([^)]*\)`)
+	count := 0
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			for _, name := range metricName.FindAllString(labels.ReplaceAllString(target.Expr, ""), -1) {
+				count++
+				if !strings.Contains(metrics, "\n"+name+"{") && !strings.Contains(metrics, "\n"+name+" ") {
+					t.Errorf("%s: no metric %s", panel.Title, name)
+				}
+			}
+		}
+	}
+	if count < 8 {
+		t.Errorf("the dashboard uses %d metrics, want at least 8", count)
 	}
 }

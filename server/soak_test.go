@@ -19,20 +19,19 @@ import (
 	"example.com/routeguide/internal/process"
 )
 
-var soak = flag.Duration("soak", 10*time.Second, "how long chats come and go in TestSoak")
+var soak = flag.Duration("soak", 10*time.Second, "duration of TestSoak")
 
 const (
-	// soakers is how many clients there are at once, and soakDrains how often the server is ended.
-	soakers    = 24
-	soakDrains = 4
-	// soakHistory bounds replies, which would otherwise be most of the work after a while.
+	soakClients  = 24 // concurrent clients
+	soakRestarts = 4  // graceful shutdowns during the test
+	// soakHistory is the limit of notes in a reply. Without it, replies would become most of the work.
 	soakHistory = 100
-	// leftGoroutines and leftMiB are how much more a server may hold after it than before, at rest.
-	leftGoroutines = 10
-	leftMiB        = 150
+	// Tolerances of the leak check, which compares an idle server before and after the load.
+	maxExtraGoroutines = 10
+	maxExtraMiB        = 150
 )
 
-// soakServer is a server that is ended and started again.
+// soakServer is a server that the test restarts.
 type soakServer struct {
 	folder  string
 	program string
@@ -42,7 +41,7 @@ type soakServer struct {
 	url     atomic.Pointer[string]
 }
 
-// start starts the server, whose replies have so many notes at most; 0 is all.
+// start starts the server with --history.
 func (s *soakServer) start(history int) error {
 	server, address, err := process.StartServer(s.program, "--store", "pebble:"+s.folder, "--stall-timeout", "1s", "--admin", "127.0.0.1:0",
 		"--history", strconv.Itoa(history))
@@ -59,13 +58,13 @@ func (s *soakServer) start(history int) error {
 	return nil
 }
 
-// rest returns how many goroutines the server has and how much memory is resident, in MiB, once it is at rest.
-func (s *soakServer) rest(t *testing.T) (goroutines int, mib int64) {
+// measureIdle waits until the server is idle, and returns the number of its goroutines and its resident memory in MiB.
+func (s *soakServer) measureIdle(t *testing.T) (goroutines int, mib int64) {
 	t.Helper()
 	eventually(t, "all chats have ended", func() bool {
 		return strings.Contains(get(t, "http://"+s.admin+"/metrics"), "\nrouteguide_chats 0\n")
 	})
-	// A client that has closed has a connection for 90 s more, if its last call had just ended.
+	// The connection of a closed client may stay idle for 90 s more, if its last call had just ended.
 	eventuallyWithin(t, 2*time.Minute, "all connections have ended", func() bool {
 		return strings.Contains(get(t, "http://"+s.admin+"/metrics"), "\nrouteguide_connections 0\n")
 	})
@@ -82,8 +81,8 @@ func (s *soakServer) rest(t *testing.T) (goroutines int, mib int64) {
 	return goroutines, memory >> 20
 }
 
-// Chats come, go, stall, are reset and drained, at random. After that every answered note is there, once, and the
-// server holds what it held before.
+// Chats come, go, stall, are reset and drained at random. Afterwards every answered note is in the log once, and the
+// server leaks neither goroutines nor memory.
 func TestSoak(t *testing.T) {
 	program, err := program()
 	if err != nil {
@@ -94,18 +93,18 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.process.Kill() })
-	goroutines, before := server.rest(t)
+	goroutines, before := server.measureIdle(t)
 	ctx, cancel := context.WithTimeout(t.Context(), *soak)
 	defer cancel()
-	var soaking sync.WaitGroup
-	writers := make([]*soaker, soakers)
+	var running sync.WaitGroup
+	writers := make([]*soakClient, soakClients)
 	for i := range writers {
-		writers[i] = &soaker{number: i, server: server, random: rand.New(rand.NewPCG(uint64(i), 1)), answered: make(map[string]bool)}
-		soaking.Go(func() { writers[i].run(ctx, t) })
+		writers[i] = &soakClient{number: i, server: server, random: rand.New(rand.NewPCG(uint64(i), 1)), answered: make(map[string]bool)}
+		running.Go(func() { writers[i].run(ctx, t) })
 	}
-	for drain := range soakDrains {
+	for drain := range soakRestarts {
 		select {
-		case <-time.After(*soak / (soakDrains + 1)):
+		case <-time.After(*soak / (soakRestarts + 1)):
 		case <-ctx.Done():
 		}
 		if err := server.process.Stop(); err != nil {
@@ -115,8 +114,8 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	soaking.Wait()
-	afterGoroutines, after := server.rest(t)
+	running.Wait()
+	afterGoroutines, after := server.measureIdle(t)
 	if err := server.process.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -125,26 +124,26 @@ func TestSoak(t *testing.T) {
 	}
 	total := 0
 	for _, writer := range writers {
-		log := readLog(t, *server.url.Load(), writer.at())
+		log := readLog(t, *server.url.Load(), writer.location())
 		seen := make(map[string]bool)
 		for _, text := range log {
 			if seen[text] {
-				t.Errorf("%s is there twice", text)
+				t.Errorf("%s is in the log twice", text)
 			}
 			seen[text] = true
 		}
 		for text := range writer.answered {
 			if !seen[text] {
-				t.Errorf("%s was answered and is not there", text)
+				t.Errorf("%s was answered, and is not in the log", text)
 			}
 		}
 		total += len(writer.answered)
 	}
-	t.Logf("%d notes were answered and are there; %d goroutines before and %d after, %d and %d MiB", total, goroutines, afterGoroutines, before, after)
-	if afterGoroutines > goroutines+leftGoroutines {
+	t.Logf("%d notes were answered and are in the log; %d goroutines before and %d after, %d and %d MiB", total, goroutines, afterGoroutines, before, after)
+	if afterGoroutines > goroutines+maxExtraGoroutines {
 		t.Errorf("%d goroutines before, %d after", goroutines, afterGoroutines)
 	}
-	if after > before+leftMiB {
+	if after > before+maxExtraMiB {
 		t.Errorf("%d MiB before, %d after", before, after)
 	}
 	if err := server.process.Stop(); err != nil {
@@ -152,8 +151,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// soaker is a client of which nobody knows what it does next.
-type soaker struct {
+// soakClient is a client with random behaviour, reproducible by its seed.
+type soakClient struct {
 	number   int
 	server   *soakServer
 	random   *rand.Rand
@@ -161,11 +160,11 @@ type soaker struct {
 	answered map[string]bool
 }
 
-func (s *soaker) at() *routeguide.Point {
+func (s *soakClient) location() *routeguide.Point {
 	return &routeguide.Point{Latitude: 1, Longitude: int32(s.number)}
 }
 
-func (s *soaker) run(ctx context.Context, t *testing.T) {
+func (s *soakClient) run(ctx context.Context, t *testing.T) {
 	for ctx.Err() == nil {
 		url := *s.server.url.Load()
 		if s.random.IntN(10) == 0 {
@@ -178,46 +177,46 @@ func (s *soaker) run(ctx context.Context, t *testing.T) {
 	}
 }
 
-// stall opens a chat and does not read it.
-func (s *soaker) stall(address string) {
-	h, err := intrude(address)
+// stall opens a chat, sends notes and does not read the replies.
+func (s *soakClient) stall(address string) {
+	h, err := dialHostile(address)
 	if err != nil {
-		return // The server is being started again.
+		return // The server is restarting.
 	}
 	err = h.open(1, chatPath)
 	for i := 0; i < 30 && err == nil; i++ {
-		err = h.leave(1, int32(1000+s.number), strings.Repeat("x", 10_000))
+		err = h.sendNote(1, int32(1000+s.number), strings.Repeat("x", 10_000))
 	}
 	time.Sleep(time.Duration(s.random.IntN(2000)) * time.Millisecond)
 	_ = h.Close()
 }
 
-// chat holds a chat that ends in one way or another.
-func (s *soaker) chat(ctx context.Context, url string) error {
+// chat runs a chat that ends with a half-close, a reset, or the server's drain.
+func (s *soakClient) chat(ctx context.Context, url string) error {
 	client, err := routechat.New(url)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	calling, reset := context.WithTimeout(ctx, time.Duration(50+s.random.IntN(3000))*time.Millisecond)
+	chatCtx, reset := context.WithTimeout(ctx, time.Duration(50+s.random.IntN(3000))*time.Millisecond)
 	defer reset()
-	stream, err := client.RouteChat(calling)
+	stream, err := client.RouteChat(chatCtx)
 	if err != nil {
-		return nil // The server is being started again.
+		return nil // The server is restarting.
 	}
 	count, ahead := 1+s.random.IntN(200), 1+s.random.IntN(50)
 	prefix, first := fmt.Sprintf("%d-", s.number), s.last
 	s.last += count
-	var sending sync.WaitGroup
-	waiting := make(chan struct{}, ahead)
-	sending.Go(func() {
+	var sender sync.WaitGroup
+	inFlight := make(chan struct{}, ahead)
+	sender.Go(func() {
 		for i := range count {
 			select {
-			case waiting <- struct{}{}:
-			case <-calling.Done():
+			case inFlight <- struct{}{}:
+			case <-chatCtx.Done():
 				return
 			}
-			if stream.Send(&routeguide.RouteNote{Location: s.at(), Message: prefix + strconv.Itoa(first+i)}) != nil {
+			if stream.Send(&routeguide.RouteNote{Location: s.location(), Message: prefix + strconv.Itoa(first+i)}) != nil {
 				return
 			}
 		}
@@ -233,11 +232,11 @@ func (s *soaker) chat(ctx context.Context, url string) error {
 			s.answered[next] = true
 			answered++
 			next = prefix + strconv.Itoa(first+answered)
-			<-waiting
+			<-inFlight
 		}
 	}
 	reset()
-	sending.Wait()
-	_ = stream.CloseResponse() // It says again what Receive has said.
+	sender.Wait()
+	_ = stream.CloseResponse() // Returns the same error as Receive.
 	return nil
 }

@@ -33,8 +33,8 @@ func runNotes(t *testing.T, args ...string) string {
 	return printed
 }
 
-// converse leaves notes at a location, closes its side, and returns the texts of all that comes back.
-func converse(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]string, error) {
+// exchange sends notes to a location, half-closes, and returns the texts of all notes in the replies.
+func exchange(t *testing.T, url string, location *routeguide.Point, texts ...string) ([]string, error) {
 	t.Helper()
 	client, err := routechat.New(url)
 	if err != nil {
@@ -47,7 +47,7 @@ func converse(t *testing.T, url string, at *routeguide.Point, texts ...string) (
 	}
 	defer stream.CloseResponse()
 	for _, text := range texts {
-		if err := stream.Send(&routeguide.RouteNote{Location: at, Message: text}); err != nil && !errors.Is(err, io.EOF) {
+		if err := stream.Send(&routeguide.RouteNote{Location: location, Message: text}); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
 	}
@@ -67,28 +67,28 @@ func converse(t *testing.T, url string, at *routeguide.Point, texts ...string) (
 	}
 }
 
-// leave leaves notes at a location, whose first one has no other like it, and returns what the last one
-// is answered with.
-func leave(t *testing.T, url string, at *routeguide.Point, texts ...string) ([]string, error) {
+// lastReply sends notes to a location and returns the texts of the last reply. The text of the first note at the
+// location must be unique: it marks the start of each reply.
+func lastReply(t *testing.T, url string, location *routeguide.Point, texts ...string) ([]string, error) {
 	t.Helper()
-	received, err := converse(t, url, at, texts...)
+	received, err := exchange(t, url, location, texts...)
 	last := 0
 	for i, text := range received {
 		if text == received[0] {
-			last = i // A reply begins.
+			last = i // start of a reply
 		}
 	}
 	return received[last:], err
 }
 
-// Notes move from a running server's folder to Redis and on to another folder, and are the same.
-func TestNotesMoveBetweenStores(t *testing.T) {
+// Export and import copy notes unchanged, from a running server's folder to Redis and to another folder.
+func TestExportAndImportBetweenStores(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	first, second := "pebble:"+filepath.Join(folder, "first"), "pebble:"+filepath.Join(folder, "second")
 	server, url := startProcess(t, "--store", first)
-	at := &routeguide.Point{Latitude: 5, Longitude: 7}
-	if _, err := leave(t, url, at, "a", "b", "c"); err != nil {
+	location := &routeguide.Point{Latitude: 5, Longitude: 7}
+	if _, err := lastReply(t, url, location, "a", "b", "c"); err != nil {
 		t.Fatal(err)
 	}
 	one := filepath.Join(folder, "one.ndjson")
@@ -118,14 +118,14 @@ func TestNotesMoveBetweenStores(t *testing.T) {
 		files[i] = string(content)
 	}
 	if files[0] != files[1] || files[1] != files[2] || strings.Count(files[0], "\n") != 3 {
-		t.Errorf("the notes are not the same:\n%s\n%s\n%s", files[0], files[1], files[2])
+		t.Errorf("the exports differ:\n%s\n%s\n%s", files[0], files[1], files[2])
 	}
 	if stats := runNotes(t, "stats", "--store", second); !strings.Contains(stats, "longest log  3 notes, at latitude 5, longitude 7") {
 		t.Errorf("stats prints\n%s", stats)
 	}
 }
 
-func TestImportSaysHowManyNotesWereDatedInTheFuture(t *testing.T) {
+func TestImportCountsNotesDatedInFuture(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	file := filepath.Join(folder, "notes.ndjson")
@@ -145,7 +145,7 @@ func TestImportSaysHowManyNotesWereDatedInTheFuture(t *testing.T) {
 	}
 }
 
-func TestToolsSayWhatIsWrong(t *testing.T) {
+func TestNotesAndStoreFlagErrors(t *testing.T) {
 	t.Parallel()
 	missing := "pebble:" + filepath.Join(t.TempDir(), "missing")
 	for _, test := range []struct {
@@ -173,15 +173,15 @@ func TestToolsSayWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestKeepForgetsOldNotesWhileTheServerRuns(t *testing.T) {
+func TestRetentionDropsOldNotesWhileServerRuns(t *testing.T) {
 	t.Parallel()
 	server, url := startProcess(t, "--store", "memory:", "--retention", "1s")
-	at := &routeguide.Point{Latitude: 1}
-	if reply, err := leave(t, url, at, "old"); err != nil || len(reply) != 1 {
+	location := &routeguide.Point{Latitude: 1}
+	if reply, err := lastReply(t, url, location, "old"); err != nil || len(reply) != 1 {
 		t.Fatalf("got %v, %v", reply, err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		reply, err := leave(t, url, at, "young")
+		reply, err := lastReply(t, url, location, "young")
 		if err != nil || reply[len(reply)-1] != "young" {
 			t.Fatalf("got %v, %v", reply, err)
 		}
@@ -197,52 +197,52 @@ func TestKeepForgetsOldNotesWhileTheServerRuns(t *testing.T) {
 	}
 }
 
-// Redis goes and comes back: chats get UNAVAILABLE and health says NOT_SERVING meanwhile, and all
-// recovers by itself. The log does not have the password.
-func TestAServerOutlivesItsRedis(t *testing.T) {
+// While Redis is down, chats get UNAVAILABLE. When it is back, the server recovers without a restart. The log does not
+// contain the password.
+func TestRedisOutageRecovers(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always", "--requirepass", "secret")
 	server, url := startProcess(t, "--store", "redis://:secret@"+redis.Addr)
-	at := &routeguide.Point{Latitude: 1}
-	if _, err := leave(t, url, at, "a"); err != nil {
+	location := &routeguide.Point{Latitude: 1}
+	if _, err := lastReply(t, url, location, "a"); err != nil {
 		t.Fatal(err)
 	}
 	redis.Kill(t)
 	if _, err := server.Await("no notes can be taken"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := leave(t, url, at, "b"); connect.CodeOf(err) != connect.CodeUnavailable {
+	if _, err := lastReply(t, url, location, "b"); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("without Redis: got %v, want UNAVAILABLE", err)
 	}
 	redis.Run(t)
 	if _, err := server.Await("notes can be taken again"); err != nil {
 		t.Fatal(err)
 	}
-	if reply, err := leave(t, url, at, "c"); err != nil || strings.Join(reply, " ") != "a c" {
+	if reply, err := lastReply(t, url, location, "c"); err != nil || strings.Join(reply, " ") != "a c" {
 		t.Errorf("with Redis back: got %v, %v, want a c", reply, err)
 	}
 	if err := server.Stop(); err != nil {
 		t.Error(err)
 	}
 	if strings.Contains(server.Printed(), "secret") {
-		t.Errorf("the log has the password:\n%s", server.Printed())
+		t.Errorf("the log contains the password:\n%s", server.Printed())
 	}
 }
 
-func TestNotesAreKeptInRedisOverTLS(t *testing.T) {
+func TestRedisOverTLS(t *testing.T) {
 	t.Parallel()
 	redis, certificate := redistest.StartTLS(t)
 	server, address, err := process.StartServerWith([]string{"SSL_CERT_FILE=" + certificate}, must(program()), "--store", "rediss://"+redis.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reply, err := leave(t, "http://"+address, &routeguide.Point{}, "a", "b"); err != nil || strings.Join(reply, " ") != "a b" {
+	if reply, err := lastReply(t, "http://"+address, &routeguide.Point{}, "a", "b"); err != nil || strings.Join(reply, " ") != "a b" {
 		t.Errorf("got %v, %v", reply, err)
 	}
 	if err := server.Stop(); err != nil {
 		t.Error(err)
 	}
-	// Without the certificate, the server does not trust that Redis.
+	// Without the CA certificate, the server must not trust Redis.
 	refused, err := process.Start(must(program()), "--listen", "127.0.0.1:0", "--store", "rediss://"+redis.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestNotesAreKeptInRedisOverTLS(t *testing.T) {
 	}
 }
 
-func TestImportSaysWhatWasAddedBeforeAnError(t *testing.T) {
+func TestImportCountsNotesAddedBeforeError(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	file := filepath.Join(folder, "damaged.ndjson")
@@ -285,7 +285,7 @@ func TestImportSaysWhatWasAddedBeforeAnError(t *testing.T) {
 	}
 }
 
-func TestExportToAFullDiskFails(t *testing.T) {
+func TestExportToFullDiskFails(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	write(t, filepath.Join(folder, "one.ndjson"), `{"location":{},"message":"a","time":"2026-01-02T03:04:05Z"}`)
@@ -301,16 +301,16 @@ func TestExportToAFullDiskFails(t *testing.T) {
 	}
 }
 
-// broken is a store that cannot be read to its end.
-type broken struct{ notes.Store }
+// brokenStore is a store whose Locations fails.
+type brokenStore struct{ notes.Store }
 
-func (broken) Locations(context.Context) iter.Seq2[notes.Location, error] {
+func (brokenStore) Locations(context.Context) iter.Seq2[notes.Location, error] {
 	return func(yield func(notes.Location, error) bool) {
-		yield(notes.Location{}, errors.New("it breaks off"))
+		yield(notes.Location{}, errors.New("read failed"))
 	}
 }
 
-func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
+func TestFailedExportKeepsExistingFile(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	dir, to := filepath.Join(folder, "store"), filepath.Join(folder, "backup")
@@ -318,17 +318,17 @@ func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, err := notefile.NewSocket(t.Context(), filepath.Join(dir, socketName), broken{store})
+	socket, err := notefile.NewSocket(t.Context(), filepath.Join(dir, socketName), brokenStore{store})
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, to, "the backup of yesterday")
 	if printed, err := process.Run(t.Context(), must(program()), "notes", "export", "--store", "pebble:"+dir, "--to", to); err == nil {
-		t.Errorf("an export that breaks off succeeds: %s", printed)
+		t.Errorf("an incomplete export succeeds: %s", printed)
 	}
 	files, err := filepath.Glob(to + "*")
 	if err != nil || len(files) != 1 {
-		t.Errorf("beside the backup there is %v, %v", files, err)
+		t.Errorf("files after the export: %v, %v, want only the backup", files, err)
 	}
 	if text, err := os.ReadFile(to); err != nil || string(text) != "the backup of yesterday" {
 		t.Errorf("the backup is now %q, %v", text, err)
@@ -338,14 +338,14 @@ func TestFailedExportLeavesTheFileThatWasThere(t *testing.T) {
 	}
 }
 
-func TestExportFromARunningServerWithALongFolder(t *testing.T) {
+func TestExportFromRunningServerWithLongFolderPath(t *testing.T) {
 	t.Parallel()
-	where := "pebble:" + filepath.Join(t.TempDir(), strings.Repeat("n", 150))
-	server, url := startProcess(t, "--store", where)
-	if _, err := leave(t, url, &routeguide.Point{Latitude: 5}, "a"); err != nil {
+	store := "pebble:" + filepath.Join(t.TempDir(), strings.Repeat("n", 150))
+	server, url := startProcess(t, "--store", store)
+	if _, err := lastReply(t, url, &routeguide.Point{Latitude: 5}, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if exported := runNotes(t, "export", "--store", where); !strings.Contains(exported, `"message":"a"`) {
+	if exported := runNotes(t, "export", "--store", store); !strings.Contains(exported, `"message":"a"`) {
 		t.Errorf("export prints %q", exported)
 	}
 	if err := server.Stop(); err != nil {

@@ -15,7 +15,7 @@ import (
 	"example.com/routeguide/internal/process"
 )
 
-// url is where a real server is while the tests run.
+// url is the URL of the server that the tests run.
 var url string
 
 func TestMain(m *testing.M) {
@@ -45,7 +45,7 @@ func withServer(run func() int) int {
 }
 
 func Example() {
-	// The url of the server, such as http://localhost:50051.
+	// url is the URL of the server, such as http://localhost:50051.
 	client, err := routechat.New(url)
 	if err != nil {
 		log.Fatal(err)
@@ -83,7 +83,7 @@ func Example() {
 	// I am.
 }
 
-func TestNewRefusesWhatIsNotAURLOfAServer(t *testing.T) {
+func TestNewRefusesInvalidURL(t *testing.T) {
 	for _, url := range []string{"", "localhost:50051", "ftp://localhost", "http://", "://"} {
 		if client, err := routechat.New(url); err == nil {
 			client.Close()

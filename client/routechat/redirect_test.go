@@ -9,7 +9,7 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
-func TestATokenIsNotTakenElsewhere(t *testing.T) {
+func TestTokenIsNotSentAfterRedirect(t *testing.T) {
 	t.Parallel()
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -20,16 +20,16 @@ func TestATokenIsNotTakenElsewhere(t *testing.T) {
 		t.Cleanup(server.Close)
 		return server.URL
 	}
-	elsewhere := serve(func(_ http.ResponseWriter, request *http.Request) {
-		t.Errorf("%q came elsewhere", request.Header.Get("Authorization"))
+	target := serve(func(_ http.ResponseWriter, request *http.Request) {
+		t.Errorf("the target of the redirect got the token %q", request.Header.Get("Authorization"))
 	})
-	there := serve(func(response http.ResponseWriter, request *http.Request) {
+	origin := serve(func(response http.ResponseWriter, request *http.Request) {
 		if got := request.Header.Get("Authorization"); got != "Bearer secret" {
 			t.Errorf("got %q", got)
 		}
-		http.Redirect(response, request, elsewhere+request.URL.Path, http.StatusTemporaryRedirect)
+		http.Redirect(response, request, target+request.URL.Path, http.StatusTemporaryRedirect)
 	})
-	client, err := routechat.Config{Token: "secret"}.New(there)
+	client, err := routechat.Config{Token: "secret"}.New(origin)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
-// Package routechat makes RouteGuide clients whose chats work: over HTTP/2 with and without TLS, in
-// every protocol, for as long as the two ends want to talk.
+// Package routechat is a client of RouteGuide for long-lived RouteChat streams: HTTP/2 only, with or without TLS, in
+// each protocol of Connect, with health checks of the connection and without a timeout for calls.
 package routechat
 
 import (
@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	// dialTimeout is how long a connection, and then its TLS handshake, may take to come about.
+	// dialTimeout is the timeout of the TCP connect, and of the TLS handshake.
 	dialTimeout = 10 * time.Second
-	// idleTimeout is how long a connection without calls is kept.
+	// idleTimeout is the time after which a connection without calls is closed.
 	idleTimeout = 90 * time.Second
-	// A connection with calls from which nothing comes for pingAfter is sent a PING. It is closed, and
-	// its calls fail with UNAVAILABLE, if that is not answered within pingTimeout.
+	// The health check of a connection with calls: a PING after pingAfter without a frame from the server. Without
+	// an ACK within pingTimeout, the connection is closed and its calls fail with UNAVAILABLE.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
-	// writeTimeout is how long a connection may take none of the bytes that wait for it.
+	// writeTimeout is the time without progress after which a blocked write closes the connection.
 	writeTimeout = 30 * time.Second
 )
 
-// A Client calls a RouteGuide server. Its methods may be called concurrently, and all calls share
-// connections. A call lasts until its context ends: there is no other timeout.
+// A Client calls a RouteGuide server. Its methods may be called concurrently. All calls share
+// connections. The context of a call is its only timeout.
 //
 // The errors of calls are of the type [*connect.Error], which has the code.
 type Client struct {
@@ -39,66 +39,65 @@ type Client struct {
 }
 
 // New returns a client for the server at baseURL, such as http://localhost:50051 (HTTP/2 without
-// TLS) or https://example.com (HTTP/2 with TLS). It does not connect yet.
+// TLS) or https://example.com (HTTP/2 with TLS). It connects on the first call.
 //
-// By default the client speaks the Connect protocol with binary messages;
-// [connect.WithGRPC], [connect.WithGRPCWeb] and [connect.WithProtoJSON] choose otherwise. RouteChat
-// works with each of them, since all of them run over HTTP/2.
+// The default is the Connect protocol with binary messages; see [connect.WithGRPC],
+// [connect.WithGRPCWeb] and [connect.WithProtoJSON]. RouteChat works with each of them, because the
+// client speaks HTTP/2 only.
 func New(baseURL string, options ...connect.ClientOption) (*Client, error) {
 	return Config{}.New(baseURL, options...)
 }
 
-// A Config says how to come in where not everyone may.
+// A Config has the credentials of a client. Its zero value is ready to use.
 type Config struct {
-	// TLS is for https URLs: the authorities to trust, if they are not those of the operating system, and
-	// the client's own certificate, if the server asks for one. It is not changed.
+	// TLS is the configuration for https URLs: RootCAs if the server's CA is not one of the operating system, and
+	// Certificates for mutual TLS. It is not changed.
 	TLS *tls.Config
-	// Token is sent with every call, as a bearer token. With an http URL, everyone on the way can read it.
+	// Token is a bearer token that each call sends. With an http URL, it is sent in cleartext.
 	Token string
 }
 
-// New returns a client like the function New.
+// New is like the function [New], with the credentials of c.
 func (c Config) New(baseURL string, options ...connect.ClientOption) (*Client, error) {
 	parsed, err := url.Parse(baseURL)
 	if err != nil || parsed.Host == "" || (parsed.Scheme != "http" && parsed.Scheme != "https") {
-		return nil, fmt.Errorf("%q is not the URL of a server: want http://host:port or https://host:port", baseURL)
+		return nil, fmt.Errorf("%q is not a server URL: want http://host:port or https://host:port", baseURL)
 	}
 	transport := newTransport(c.TLS)
-	caller := &http.Client{
+	httpClient := &http.Client{
 		Transport: transport,
-		// No call is redirected: it would take the token elsewhere.
+		// Do not follow redirects: they would send the token to another server.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if c.Token != "" {
-		caller.Transport = &withToken{transport, "Bearer " + c.Token}
+		httpClient.Transport = &tokenTransport{transport, "Bearer " + c.Token}
 	}
 	return &Client{
-		RouteGuideClient: routeguideconnect.NewRouteGuideClient(caller, parsed.String(), options...),
+		RouteGuideClient: routeguideconnect.NewRouteGuideClient(httpClient, parsed.String(), options...),
 		transport:        transport,
 	}, nil
 }
 
-// withToken sends a token with every request.
-type withToken struct {
+// tokenTransport adds an Authorization header to each request.
+type tokenTransport struct {
 	*http.Transport
 
 	authorization string
 }
 
-func (t *withToken) RoundTrip(request *http.Request) (*http.Response, error) {
+func (t *tokenTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	request = request.Clone(request.Context())
 	request.Header.Set("Authorization", t.authorization)
 	return t.Transport.RoundTrip(request)
 }
 
-// Close closes the connections that no call uses. Those of calls that go on, or have just ended, are closed
-// once no call has used them for 90 seconds.
+// Close closes idle connections. A connection with calls is closed after it has been idle for 90 seconds.
 func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
-// proxy returns the proxy of the environment for https URLs. A proxy for http URLs does not speak
-// HTTP/2, so those are never called through one.
+// proxy returns the proxy from the environment for https URLs. It ignores proxies for http URLs, because they do not
+// speak HTTP/2.
 func proxy(request *http.Request) (*url.URL, error) {
 	if request.URL.Scheme == "http" {
 		return nil, nil
@@ -106,9 +105,8 @@ func proxy(request *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(request)
 }
 
-// newTransport returns a transport that speaks HTTP/2 only: a chat does not work over HTTP/1.1, so it
-// is better not to fall back to that. It has no timeout for responses, since the first one of a
-// chat comes when there is something to say.
+// newTransport returns a transport for HTTP/2 only: it must not fall back to HTTP/1.1, which has no bidirectional
+// streams. It has no ResponseHeaderTimeout, because a chat may stay silent before its first reply.
 func newTransport(config *tls.Config) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)

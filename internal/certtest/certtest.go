@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// SelfSigned returns the files of a certificate for 127.0.0.1, which is its own authority, and of its key. A client
-// can show it, too.
+// SelfSigned writes a self-signed certificate for 127.0.0.1 and its key to PEM files, and returns their paths. The
+// certificate works for servers, for clients and as a CA.
 func SelfSigned(t *testing.T) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -1,5 +1,5 @@
-// Package command is what the commands of this module share: how arguments and environment are
-// read, which exit code an error gives, and how signals end a run.
+// Package command is the command line of both commands: flags and their environment variables, exit codes, and
+// shutdown on signals.
 package command
 
 import (
@@ -17,24 +17,24 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// The exit codes of a command.
+// Exit codes.
 const (
 	ExitOK    = 0
 	ExitError = 1
 	ExitUsage = 2
 )
 
-// ErrHelp says that the arguments asked for help, which has been printed.
-var ErrHelp = errors.New("help was asked for")
+// ErrHelp means that --help or --version was given, and the text was printed.
+var ErrHelp = errors.New("help requested")
 
-// A UsageError says that the command was called in a way that makes no sense.
+// A UsageError is an error in the arguments or the environment. It gives ExitUsage.
 type UsageError struct {
 	Err error
 }
 
 func (e *UsageError) Error() string { return e.Err.Error() }
 
-// Unwrap returns the reason.
+// Unwrap returns e.Err.
 func (e *UsageError) Unwrap() error { return e.Err }
 
 // Usagef returns a [*UsageError] with a formatted text.
@@ -42,21 +42,20 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{Err: fmt.Errorf(format, args...)}
 }
 
-// Parsed is what arguments and environment were read into.
+// Parsed is the result of Parse, besides the flags in the grammar.
 type Parsed struct {
-	// Command is the command that was chosen, if there are several.
+	// Command is the subcommand, if the grammar has any.
 	Command string
-	// Renamed has a line for each old name of a flag or a variable that was used.
+	// Renamed has a warning for each old name of a flag or variable that was used.
 	Renamed []string
 }
 
-// Parse reads args into grammar, a pointer to a struct with kong's tags. Each flag can also be
-// given as an environment variable: ROUTEGUIDE_, and the name of the flag in capitals, with
-// underscores. A variable that is empty counts as not set. An argument wins over the environment. Durations may have
-// days. A flag with the tag renamed:"old" also goes by its old name. The help texts may use the variables. The
-// error is [ErrHelp] or a [*UsageError].
+// Parse parses args and the environment into grammar, a pointer to a struct with kong's tags. Each flag has an
+// environment variable: ROUTEGUIDE_ and the flag's name in upper case, with underscores. An empty variable counts as
+// unset. Arguments override the environment. Durations may have days. A flag with the tag renamed:"old" also works by
+// its old name. The variables are kong's, for help texts. The error is [ErrHelp] or a [*UsageError].
 func Parse(grammar any, name, description string, variables map[string]string, args []string, stdout, stderr io.Writer) (Parsed, error) {
-	helped := false
+	exited := false
 	vars := kong.Vars{"version": name + " " + ThisBuild().String()}
 	maps.Copy(vars, variables)
 	parser, err := kong.New(grammar,
@@ -65,22 +64,22 @@ func Parse(grammar any, name, description string, variables map[string]string, a
 		kong.DefaultEnvars(prefix),
 		kong.PostBuild(func(parser *kong.Kong) error {
 			if slices.Contains(args, "--help") {
-				return acceptRenamed(parser, false) // Help names all variables, by their new names.
+				return acceptRenamed(parser, false) // Help shows all variables by their new names, also empty ones.
 			}
-			return errors.Join(acceptRenamed(parser, true), forgetEmpty(parser))
+			return errors.Join(acceptRenamed(parser, true), ignoreEmptyVariables(parser))
 		}),
 		mapper(parseDuration),
 		mapper(parseLevel),
 		vars,
 		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
+		kong.Exit(func(int) { exited = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 	)
 	if err != nil {
 		return Parsed{}, err
 	}
 	parsed, err := parser.Parse(args)
-	if helped {
+	if exited {
 		return Parsed{}, ErrHelp
 	}
 	if err != nil {
@@ -89,8 +88,8 @@ func Parse(grammar any, name, description string, variables map[string]string, a
 	return Parsed{Command: parsed.Command(), Renamed: renamed(parser, args)}, nil
 }
 
-// forgetEmpty takes environment variables that are empty from their flags: kong would parse them.
-func forgetEmpty(parser *kong.Kong) error {
+// ignoreEmptyVariables removes empty environment variables from their flags: kong would parse them.
+func ignoreEmptyVariables(parser *kong.Kong) error {
 	return visitFlags(parser, func(flag *kong.Flag) {
 		flag.Tag.Envs = slices.DeleteFunc(flag.Tag.Envs, func(name string) bool {
 			value, set := os.LookupEnv(name)
@@ -99,8 +98,8 @@ func forgetEmpty(parser *kong.Kong) error {
 	})
 }
 
-// Main runs a command until it is done, or SIGINT or SIGTERM ends its context; a second signal ends
-// the process at once. It reports an error on stderr, in one line, and returns the exit code.
+// Main runs a command and returns the exit code. SIGINT or SIGTERM cancels the command's context; a second signal kills
+// the process. An error is printed to stderr, in one line.
 func Main(name string, run func(ctx context.Context, args []string, stdout, stderr io.Writer) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -119,11 +118,11 @@ func Main(name string, run func(ctx context.Context, args []string, stdout, stde
 	}
 }
 
-// reportTimeout is how long Report waits for a pipe that nobody reads.
+// reportTimeout is the timeout of Report.
 const reportTimeout = time.Second
 
-// Report writes the error of the command with a name, in one line. If stderr takes nothing, it gives up: that must not keep the
-// process from its end.
+// Report prints an error of the command name, in one line. It gives up after a second if stderr is a pipe that nobody
+// reads: that must not keep the process from exiting.
 func Report(stderr io.Writer, name string, err error) {
 	done := make(chan struct{})
 	go func() {

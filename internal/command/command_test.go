@@ -13,7 +13,7 @@ import (
 	"example.com/routeguide/internal/command"
 )
 
-// grammar has a flag of each type that commands have, at the top and in a command.
+// grammar has a flag of each type that the commands use, and one in a subcommand.
 type grammar struct {
 	Size    int           `default:"7"`
 	Share   float64       `default:"0.5"`
@@ -35,7 +35,7 @@ func parse(args ...string) (grammar, error) {
 	return flags, err
 }
 
-func TestParseTakesAnEmptyEnvironmentVariableAsNotSet(t *testing.T) {
+func TestParseIgnoresEmptyEnvironmentVariables(t *testing.T) {
 	for _, name := range []string{"SIZE", "SHARE", "SWITCH", "NAME", "KIND", "KEEP", "LEVEL", "ORIGINS", "MORE"} {
 		t.Setenv("ROUTEGUIDE_"+name, "")
 	}
@@ -47,20 +47,20 @@ func TestParseTakesAnEmptyEnvironmentVariableAsNotSet(t *testing.T) {
 		flags.Keep != time.Hour || flags.Level != slog.LevelInfo || len(flags.Origins) != 0 || flags.Do.More != 3 {
 		t.Errorf("got %+v, want the defaults", flags)
 	}
-	// What is set counts still, and so does an argument that is empty.
+	// A variable with a value counts, and so does an empty argument.
 	t.Setenv("ROUTEGUIDE_SIZE", "8")
 	if flags, err := parse("--name="); err != nil || flags.Size != 8 || flags.Name != "" {
 		t.Errorf("got %+v, %v", flags, err)
 	}
 	if _, err := parse("--keep="); err == nil {
-		t.Error("an empty argument is a duration")
+		t.Error("an empty argument is accepted as a duration")
 	}
 	var help strings.Builder
 	if _, err := command.Parse(&grammar{}, "test", "", nil, []string{"--help"}, &help, io.Discard); !errors.Is(err, command.ErrHelp) {
 		t.Errorf("got %v, want help", err)
 	}
 	if !strings.Contains(help.String(), "ROUTEGUIDE_KEEP") {
-		t.Errorf("the help does not mention a variable that is empty:\n%s", &help)
+		t.Errorf("help does not show an empty variable:\n%s", &help)
 	}
 }
 
@@ -100,11 +100,11 @@ func TestParseLogLevelsInAnyCase(t *testing.T) {
 	_, err := parse("--level=loud")
 	var usage *command.UsageError
 	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "--level: want debug, info, warn (or warning) or error") {
-		t.Errorf("got %v, want a usage error that says what there is", err)
+		t.Errorf("got %v, want a usage error that lists the levels", err)
 	}
 }
 
-func TestParseTakesOldNames(t *testing.T) {
+func TestParseAcceptsRenamedFlags(t *testing.T) {
 	for _, test := range []struct {
 		variable string
 		args     []string
@@ -128,10 +128,10 @@ func TestParseTakesOldNames(t *testing.T) {
 	t.Setenv("ROUTEGUIDE_LINGER_FOR", "3s")
 	t.Setenv("ROUTEGUIDE_WAIT", "4s")
 	if flags, err := parse(); err != nil || flags.Wait != 4*time.Second {
-		t.Errorf("both variables: got %v, %v, want what the new one says", flags.Wait, err)
+		t.Errorf("both variables: got %v, %v, want the value of the new one", flags.Wait, err)
 	}
 	var help strings.Builder
 	if _, err := command.Parse(&grammar{}, "test", "", nil, []string{"--help"}, &help, io.Discard); !errors.Is(err, command.ErrHelp) || strings.Contains(strings.ToLower(help.String()), "linger") {
-		t.Errorf("got %v and a help that has the old name:\n%s", err, &help)
+		t.Errorf("got %v, and the old name in the help:\n%s", err, &help)
 	}
 }

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/term"
 )
 
-// progressEvery is how often a terminal is written to.
-const progressEvery = 200 * time.Millisecond
+// progressInterval is the minimum time between two updates of the terminal.
+const progressInterval = 200 * time.Millisecond
 
-// Progress is a line on a terminal that says how far a command is. It is for one goroutine at a time.
+// Progress is a status line on a terminal. It is not safe for concurrent use.
 type Progress struct {
-	out   io.Writer // nil if it is no terminal
-	shown time.Time
+	out     io.Writer // nil if stderr is not a terminal
+	updated time.Time
 }
 
-// NewProgress returns a line on stderr, if that is a terminal. If not, nothing is ever shown.
+// NewProgress returns a status line on stderr. If stderr is not a terminal, nothing is printed.
 func NewProgress(stderr io.Writer) *Progress {
 	if file, ok := stderr.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		return &Progress{out: stderr}
@@ -26,17 +26,17 @@ func NewProgress(stderr io.Writer) *Progress {
 	return &Progress{}
 }
 
-// Showf shows a formatted line in the place of the one before, unless that is quite new.
+// Showf replaces the line with a formatted one, at most five times a second.
 func (p *Progress) Showf(format string, args ...any) {
-	if now := time.Now(); p.out != nil && now.Sub(p.shown) >= progressEvery {
-		p.shown = now
+	if now := time.Now(); p.out != nil && now.Sub(p.updated) >= progressInterval {
+		p.updated = now
 		fmt.Fprintf(p.out, "\r\033[K"+format, args...)
 	}
 }
 
-// End takes the line away.
+// End clears the line.
 func (p *Progress) End() {
-	if !p.shown.IsZero() {
+	if !p.updated.IsZero() {
 		fmt.Fprint(p.out, "\r\033[K")
 	}
 }

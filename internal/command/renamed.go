@@ -9,11 +9,11 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// renamedTag is the tag of a flag that had another name once: renamed:"old-name". The old name, and its environment variable, go
-// on working. Help does not show them.
+// renamedTag is the tag of a renamed flag: renamed:"old-name". The old name and its environment variable still work,
+// but help does not show them.
 const renamedTag = "renamed"
 
-// acceptRenamed makes the old names of flags work.
+// acceptRenamed adds the old names of flags as aliases, and their environment variables if variables is set.
 func acceptRenamed(parser *kong.Kong, variables bool) error {
 	return visitFlags(parser, func(flag *kong.Flag) {
 		if old := flag.Tag.Get(renamedTag); old != "" {
@@ -25,10 +25,10 @@ func acceptRenamed(parser *kong.Kong, variables bool) error {
 	})
 }
 
-// renamed returns a line for each old name that is in use.
+// renamed returns a warning for each old name in args or in the environment.
 func renamed(parser *kong.Kong, args []string) []string {
 	var lines []string
-	// The error is one of the function, which has none.
+	// Visit returns only errors of the callback, and that has none.
 	_ = visitFlags(parser, func(flag *kong.Flag) {
 		old := flag.Tag.Get(renamedTag)
 		if old == "" {
@@ -42,10 +42,10 @@ func renamed(parser *kong.Kong, args []string) []string {
 		}
 	})
 	slices.Sort(lines)
-	return slices.Compact(lines) // Commands may share a flag.
+	return slices.Compact(lines) // Subcommands may share a flag.
 }
 
-// prefix is that of all environment variables.
+// prefix is the first part of all environment variables.
 const prefix = "ROUTEGUIDE"
 
 // variable returns the environment variable of a flag.

@@ -13,7 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// mapper returns how flags of a type are parsed from text.
+// mapper returns an option that parses flags of type T.
 func mapper[T any](parse func(text string) (T, error)) kong.Option {
 	return kong.TypeMapper(reflect.TypeFor[T](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 		var text string
@@ -29,9 +29,9 @@ func mapper[T any](parse func(text string) (T, error)) kong.Option {
 	}))
 }
 
-// parseDuration is [time.ParseDuration] with whole days in front: 7d, 1d12h. A day has 24 hours.
+// parseDuration is [time.ParseDuration] with leading whole days of 24 hours: 7d, 1d12h.
 func parseDuration(text string) (time.Duration, error) {
-	wrong := fmt.Errorf("%q is not a duration: want a number and a unit, such as 500ms, 90s, 5m, 36h, 7d or 1d12h", text)
+	invalid := fmt.Errorf("%q is not a duration: want a number and a unit, such as 500ms, 90s, 5m, 36h, 7d or 1d12h", text)
 	unsigned, negative := strings.CutPrefix(text, "-")
 	days, rest, found := strings.Cut(unsigned, "d")
 	if !found {
@@ -41,12 +41,12 @@ func parseDuration(text string) (time.Duration, error) {
 	}
 	number, err := strconv.ParseUint(days, 10, 16)
 	if err != nil || strings.ContainsAny(rest, "+-") {
-		return 0, wrong
+		return 0, invalid
 	}
 	sum := time.Duration(number) * 24 * time.Hour
 	more, err := time.ParseDuration(rest)
 	if err != nil || more > math.MaxInt64-sum {
-		return 0, wrong
+		return 0, invalid
 	}
 	if sum += more; negative {
 		sum = -sum
@@ -54,14 +54,14 @@ func parseDuration(text string) (time.Duration, error) {
 	return sum, nil
 }
 
-// parseLevel parses the level of a log, in any case.
+// parseLevel parses a log level, in upper or lower case.
 func parseLevel(text string) (level slog.Level, err error) {
 	name := strings.ToUpper(text)
 	if name == "WARNING" {
 		name = "WARN"
 	}
 	if level.UnmarshalText([]byte(name)) != nil {
-		return level, errors.New("want debug, info, warn (or warning) or error, in small letters or capitals")
+		return level, errors.New("want debug, info, warn (or warning) or error, in upper or lower case")
 	}
 	return level, nil
 }

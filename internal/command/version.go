@@ -5,17 +5,17 @@ import (
 	"runtime/debug"
 )
 
-// A Build says what a program was built from.
+// A Build is the version of a program.
 type Build struct {
-	// Version is that of the module, or (devel).
+	// Version is the version of the module, or (devel).
 	Version string
-	// Revision is the commit of the source, with "+dirty" if the source was changed since; empty if it is not known.
+	// Revision is the commit, with "+dirty" if the work tree had changes; empty if unknown.
 	Revision string
-	// Go is the version of Go.
+	// Go is the Go version.
 	Go string
 }
 
-// ThisBuild returns what this program was built from.
+// ThisBuild returns the version of this program.
 func ThisBuild() Build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -29,20 +29,19 @@ func TestBufCurlInEachProtocol(t *testing.T) {
 	}
 }
 
-// breakingConfig has one exception. That GetFeature has no side effects is the one thing that ours says
-// beyond the stock contract, and it changes nothing for those who do not know it.
+// breakingConfig has one exception: our contract adds that GetFeature has no side effects, which is compatible.
 const breakingConfig = `{"version": "v2", "breaking": {"use": ["WIRE_JSON"], "except": ["RPC_SAME_IDEMPOTENCY_LEVEL"]}}`
 
-// What was written by the stock contract can be read by ours, on the wire and in JSON.
-func TestContractDoesNotBreakTheStockOne(t *testing.T) {
+// Our contract is compatible with the stock contract, on the wire and in JSON.
+func TestBufBreakingAgainstStockContract(t *testing.T) {
 	t.Parallel()
 	image := filepath.Join(t.TempDir(), "stock.binpb")
 	run(t, buf(t), "build", stockModule(t), "-o", image)
 	run(t, buf(t), "breaking", "../../proto", "--config", breakingConfig, "--against", image)
 }
 
-// What the test above relies on: buf does see a break between the two.
-func TestBreakOfTheStockContractIsFound(t *testing.T) {
+// The configuration of TestBufBreakingAgainstStockContract does find a breaking change.
+func TestBufBreakingFindsChange(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	image := filepath.Join(folder, "stock.binpb")
@@ -57,6 +56,6 @@ func TestBreakOfTheStockContractIsFound(t *testing.T) {
 	}
 	printed, err := process.Run(t.Context(), buf(t), "breaking", folder, "--config", breakingConfig, "--against", image)
 	if err == nil || !strings.Contains(printed, "message") {
-		t.Errorf("buf finds no break: %s", printed)
+		t.Errorf("buf finds no breaking change: %s", printed)
 	}
 }

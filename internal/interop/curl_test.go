@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// curl returns the program, which Debian and most systems have.
+// curl returns the path of the system's curl.
 func curl(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("curl")
@@ -16,7 +16,7 @@ func curl(t *testing.T) string {
 	return path
 }
 
-func TestCurlPostsAndGets(t *testing.T) {
+func TestCurlGetFeatureByPostAndGet(t *testing.T) {
 	t.Parallel()
 	url := "http://" + startOurs(t) + "/routeguide.RouteGuide/GetFeature"
 	for name, args := range map[string][]string{
@@ -34,7 +34,7 @@ func TestCurlPostsAndGets(t *testing.T) {
 	}
 }
 
-func TestCurlIsToldThatAChatNeedsHTTP2(t *testing.T) {
+func TestCurlRouteChatOverHTTP1Gets505(t *testing.T) {
 	t.Parallel()
 	printed := run(t, curl(t), "-sS", "-i", "-d", `{}`, "-H", "Content-Type: application/json",
 		"http://"+startOurs(t)+"/routeguide.RouteGuide/RouteChat")

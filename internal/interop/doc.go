@@ -1,7 +1,7 @@
-// Package interop tests this module against the stock programs of the field: grpc-go's RouteGuide
-// client and server, grpcurl, buf and curl. It is a module of its own, so that those stay out of
-// the dependencies of whoever imports RouteGuide.
+// Package interop tests this module against stock programs: grpc-go's RouteGuide client and server, grpcurl, buf,
+// curl, h2spec, and the proxies of docs/proxies.md. It is a module of its own, so that these programs are no
+// dependencies of the main module.
 //
-// The stock programs run as processes. Their generated package must never be linked into one binary
-// with ours: both register the same names, and the program would panic when it starts.
+// The stock programs run as processes. Their generated package must never be linked into one binary with ours: both
+// register the same Protobuf names, and the program would panic at startup.
 package interop

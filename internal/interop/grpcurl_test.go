@@ -22,12 +22,12 @@ func TestGrpcurlListsAndDescribes(t *testing.T) {
 	}
 }
 
-func TestGrpcurlAsksForHealth(t *testing.T) {
+func TestGrpcurlHealthCheckAndWatch(t *testing.T) {
 	t.Parallel()
 	address := startOurs(t)
 	for _, request := range []string{`{}`, `{"service": "routeguide.RouteGuide"}`} {
 		if health := run(t, grpcurl, "-plaintext", "-d", request, address, "grpc.health.v1.Health/Check"); !strings.Contains(health, `"SERVING"`) {
-			t.Errorf("grpcurl says of %s: %s", request, health)
+			t.Errorf("health check %s: %s", request, health)
 		}
 	}
 	watch, err := process.Start(grpcurl, "-plaintext", "-d", "{}", address, "grpc.health.v1.Health/Watch")
@@ -42,8 +42,8 @@ func TestGrpcurlAsksForHealth(t *testing.T) {
 	}
 }
 
-// The session is typed: each note is written only when the reply to the one before has been seen.
-func TestGrpcurlSessionGetsEachReplyBeforeTheNextNote(t *testing.T) {
+// An interactive session: each note is sent after the reply to the previous one.
+func TestGrpcurlInteractiveRouteChat(t *testing.T) {
 	t.Parallel()
 	session, err := process.Start(grpcurl, "-plaintext", "-d", "@", startOurs(t), "routeguide.RouteGuide/RouteChat")
 	if err != nil {
@@ -69,11 +69,11 @@ func TestGrpcurlSessionGetsEachReplyBeforeTheNextNote(t *testing.T) {
 	}
 }
 
-func TestGrpcurlSeesWhichFieldIsWrong(t *testing.T) {
+func TestGrpcurlGetsBadRequestDetail(t *testing.T) {
 	t.Parallel()
 	printed, err := process.Run(t.Context(), grpcurl, "-plaintext", "-d", `{"message": "where?"}`, startOurs(t), "routeguide.RouteGuide/RouteChat")
 	if err == nil {
-		t.Fatal("a note without a location is no error")
+		t.Fatal("a note without a location is accepted")
 	}
 	for _, want := range []string{"InvalidArgument", "location: must be set", "google.rpc.BadRequest"} {
 		if !strings.Contains(printed, want) {

@@ -11,7 +11,7 @@ import (
 	"example.com/routeguide/internal/process"
 )
 
-// The programs that the tests run, built from the versions in go.mod, or from this module's parent.
+// Paths of the programs under test: ours from the parent module, the others in the versions of go.mod.
 var (
 	ourServer, ourClient     string
 	stockServer, stockClient string
@@ -51,7 +51,7 @@ func withPrograms(run func() int) (int, error) {
 	return run(), nil
 }
 
-// buf returns the program that the Makefile installs.
+// buf returns the path of buf, which the Makefile installs.
 func buf(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../../.bin/buf")
@@ -64,7 +64,7 @@ func buf(t *testing.T) string {
 	return path
 }
 
-// run runs a program to its end and returns what it printed.
+// run runs a program to its end and returns its output.
 func run(t *testing.T, program string, args ...string) string {
 	t.Helper()
 	printed, err := process.Run(t.Context(), program, args...)
@@ -74,7 +74,7 @@ func run(t *testing.T, program string, args ...string) string {
 	return printed
 }
 
-// startOurs runs our server for the length of the test and returns its address.
+// startOurs runs our server until the test ends, and returns its address.
 func startOurs(t *testing.T, args ...string) string {
 	t.Helper()
 	server, address, err := process.StartServer(ourServer, append([]string{"--store", "memory:"}, args...)...)
@@ -89,7 +89,7 @@ func startOurs(t *testing.T, args ...string) string {
 	return address
 }
 
-// freeAddress returns an address that programs can listen on which take no port 0.
+// freeAddress returns a free address, for programs that do not support port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -103,8 +103,8 @@ func freeAddress(t *testing.T) string {
 	return address
 }
 
-// startStock runs the stock server for the length of the test and returns its address. It takes
-// no port 0, and does not say when it listens.
+// startStock runs the stock server until the test ends, and returns its address. The server does not support port 0,
+// and does not log when it listens.
 func startStock(t *testing.T) string {
 	t.Helper()
 	address := freeAddress(t)
@@ -133,7 +133,7 @@ func startStock(t *testing.T) string {
 	}
 }
 
-// stockModule returns the folder of the stock RouteGuide.
+// stockModule returns the folder of the stock contract in the module cache.
 func stockModule(t *testing.T) string {
 	t.Helper()
 	folder, err := exec.Command("go", "list", "-f", "{{.Dir}}", "google.golang.org/grpc/examples/route_guide/routeguide").Output()

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// The configurations in docs/proxies.md, by the language of the code block and the program that takes it.
+// proxies return the program and its arguments for a configuration, by the language of its code block in
+// docs/proxies.md.
 var proxies = map[string]func(t *testing.T, snippet string) (program string, args []string){
 	"nginx": func(t *testing.T, snippet string) (string, []string) {
 		folder := t.TempDir()
@@ -44,8 +45,8 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// startProxy runs a proxy as docs/proxies.md configures it, before a server, for the length of the test, and returns its
-// address. edit changes the configuration.
+// startProxy runs a proxy with the configuration in docs/proxies.md, changed by edit, in front of a server, and returns
+// its address. The end of the test kills it.
 func startProxy(t *testing.T, name, server string, edit func(string) string) string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/proxies.md")
@@ -56,16 +57,16 @@ func startProxy(t *testing.T, name, server string, edit func(string) string) str
 	if len(snippets) != 1 {
 		t.Fatalf("docs/proxies.md has %d code blocks of %s, want 1", len(snippets), name)
 	}
-	for range tries {
+	for range maxAttempts {
 		if address := tryProxy(t, name, edit(string(snippets[0][1])), server); address != "" {
 			return address
 		}
 	}
-	t.Fatalf("%s finds no free port", name)
+	t.Fatalf("%s: no free port", name)
 	return ""
 }
 
-// tryProxy is startProxy for a configuration. It returns no address if another program has just taken the free one.
+// tryProxy is startProxy for a configuration. It returns "" if another program has taken the free address.
 func tryProxy(t *testing.T, name, config, server string) string {
 	t.Helper()
 	address := freeAddress(t)
@@ -101,10 +102,11 @@ func tryProxy(t *testing.T, name, config, server string) string {
 	return ""
 }
 
-func asDocumented(config string) string { return config }
+// unchanged is for startProxy.
+func unchanged(config string) string { return config }
 
-// impatient makes the timeouts for silence of a configuration short.
-func impatient(config string) string { return strings.ReplaceAll(config, "1h", "1s") }
+// withShortTimeouts shortens the idle timeouts of a configuration. It is for startProxy.
+func withShortTimeouts(config string) string { return strings.ReplaceAll(config, "1h", "1s") }
 
 func TestProxiesPassAllCalls(t *testing.T) {
 	t.Parallel()
@@ -112,22 +114,22 @@ func TestProxiesPassAllCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, protocol := range []string{"connect", "grpc", "grpcweb"} {
-				checkChat(t, run(t, ourClient, "--addr", "http://"+startProxy(t, name, startOurs(t), asDocumented), "--protocol", protocol))
+				checkChat(t, run(t, ourClient, "--addr", "http://"+startProxy(t, name, startOurs(t), unchanged), "--protocol", protocol))
 			}
-			checkChat(t, run(t, stockClient, "-addr", startProxy(t, name, startOurs(t), asDocumented)))
+			checkChat(t, run(t, stockClient, "-addr", startProxy(t, name, startOurs(t), unchanged)))
 		})
 	}
 }
 
-// A chat may bring more notes than nginx takes of a request by default.
+// A chat may be longer than nginx's default limit of a request body.
 func TestProxiesPassLongChats(t *testing.T) {
 	t.Parallel()
 	for name := range proxies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address := startProxy(t, name, startOurs(t), asDocumented)
+			address := startProxy(t, name, startOurs(t), unchanged)
 			printed := run(t, ourClient, "load", "--addr", "http://"+address, "--mode", "written-ahead", "--connections", "1", "--chats", "1",
-				"--ahead", "2", "--note-bytes", "50000", "--store", "60", "--json")
+				"--ahead", "2", "--note-bytes", "50000", "--notes", "60", "--json")
 			if !strings.Contains(printed, `"errors": 0`) || !strings.Contains(printed, `"replies": 60`) {
 				t.Errorf("a long chat through %s: %s", name, printed)
 			}
@@ -135,8 +137,8 @@ func TestProxiesPassLongChats(t *testing.T) {
 	}
 }
 
-// A silent chat is cut with INTERNAL, and the server's log tells it from one that has ended well.
-func TestProxiesCutSilentChats(t *testing.T) {
+// A proxy ends an idle chat with INTERNAL, and the server logs it as canceled.
+func TestProxiesEndIdleChats(t *testing.T) {
 	t.Parallel()
 	for name := range proxies {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +152,7 @@ func TestProxiesCutSilentChats(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			proxy := startProxy(t, name, address, impatient)
+			proxy := startProxy(t, name, address, withShortTimeouts)
 			session, err := process.Start(grpcurl, "-plaintext", "-d", "@", "-import-path", "../../proto", "-proto", "routeguide/route_guide.proto", proxy, "routeguide.RouteGuide/RouteChat")
 			if err != nil {
 				t.Fatal(err)
@@ -165,7 +167,7 @@ func TestProxiesCutSilentChats(t *testing.T) {
 			if err != nil || !strings.Contains(line[0], "code=canceled") {
 				t.Errorf("the server logged %q, %v", line, err)
 			}
-			// grpcurl says how a chat has ended when it has nothing more to send.
+			// grpcurl prints the status once its input is closed.
 			if err := session.CloseInput(); err != nil {
 				t.Fatal(err)
 			}
@@ -179,13 +181,13 @@ func TestProxiesCutSilentChats(t *testing.T) {
 	}
 }
 
-// PINGs are answered by the proxy, and do not keep it from cutting a silent chat.
-func TestProxiesCutSilentChatsDespitePings(t *testing.T) {
+// The proxy answers PINGs itself, and they do not reset its idle timeout.
+func TestProxiesEndIdleChatsDespitePings(t *testing.T) {
 	t.Parallel()
 	for name := range proxies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := rawhttp2.Dial(startProxy(t, name, startOurs(t), impatient))
+			conn, err := rawhttp2.Dial(startProxy(t, name, startOurs(t), withShortTimeouts))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -194,10 +196,10 @@ func TestProxiesCutSilentChatsDespitePings(t *testing.T) {
 				t.Fatal(err)
 			}
 			stop := make(chan struct{})
-			var pinging sync.WaitGroup
-			defer pinging.Wait()
+			var pinger sync.WaitGroup
+			defer pinger.Wait()
 			defer close(stop)
-			pinging.Go(func() {
+			pinger.Go(func() {
 				ticker := time.NewTicker(100 * time.Millisecond)
 				defer ticker.Stop()
 				for {

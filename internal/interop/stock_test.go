@@ -9,9 +9,8 @@ import (
 
 var gotMessage = regexp.MustCompile(`Got message (\w+) message at point\(0, (\d)\)`)
 
-// checkChat fails unless printed has the nine notes of the tutorial's chat on a fresh server. The six
-// notes are written without waiting, so a server that reads them one by one answers them in their
-// order.
+// checkChat fails the test unless printed has the nine notes of the tutorial's chat on a fresh server. The client sends
+// six notes without waiting for replies, and the server answers them in order.
 func checkChat(t *testing.T, printed string) {
 	t.Helper()
 	var got []string
@@ -20,7 +19,7 @@ func checkChat(t *testing.T, printed string) {
 	}
 	want := strings.Fields("First1 Second2 Third3 First1 Fourth1 Second2 Fifth2 Third3 Sixth3")
 	if !slices.Equal(got, want) {
-		t.Errorf("the chat brought %v, want %v", got, want)
+		t.Errorf("the chat received %v, want %v", got, want)
 	}
 }
 
@@ -69,12 +68,12 @@ func TestOurClientAgainstStockServer(t *testing.T) {
 	checkChat(t, printed)
 }
 
-func TestOurLoadOnTheStockServer(t *testing.T) {
+func TestOurLoadAgainstStockServer(t *testing.T) {
 	t.Parallel()
 	address := startStock(t)
 	for _, mode := range []string{"one-at-a-time", "written-ahead", "replay", "idle"} {
 		printed := run(t, ourClient, "load", "--addr", "http://"+address, "--mode", mode,
-			"--ahead", "50", "--history", "20", "--store", "500", "--note-bytes", "20000", "--duration", "300ms", "--json")
+			"--ahead", "50", "--history", "20", "--notes", "500", "--note-bytes", "20000", "--duration", "300ms", "--json")
 		if !strings.Contains(printed, `"errors": 0`) || strings.Contains(printed, `"replies": 0`) {
 			t.Errorf("%s: %s", mode, printed)
 		}

@@ -1,5 +1,5 @@
-// Package measure is what the benchmarks share: ratios of rounds that took turns, and what Linux says of
-// a process.
+// Package measure has what the benchmarks share: medians and ratios over rounds, and CPU time and memory of a process
+// from /proc.
 package measure
 
 import (
@@ -12,14 +12,13 @@ import (
 	"time"
 )
 
-// Median returns the middle one of some values, of which there must be one.
+// Median returns the median of values, the upper one of two. There must be at least one value.
 func Median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[len(sorted)/2]
 }
 
-// Ratios returns the median, the least and the greatest of the ratios of two measurements, round by
-// round, as text.
+// Ratios returns the ratios of values to against, round by round, as text: median (min, max).
 func Ratios(values, against []float64) string {
 	ratios := make([]float64, len(values))
 	for i := range values {
@@ -28,17 +27,16 @@ func Ratios(values, against []float64) string {
 	return fmt.Sprintf("%.2f (%.2f, %.2f)", Median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
-// clockTick is the unit of times in /proc: Linux has 100 a second on all its usual machines.
+// clockTick is the unit of times in /proc: USER_HZ is 100 on all common platforms.
 const clockTick = 10 * time.Millisecond
 
-// CPU returns how much processor time a process has used, in user and system mode.
+// CPU returns the CPU time of a process, user and system.
 func CPU(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// The name of the process, in parentheses, may have spaces. User and system time are the 14th
-	// and 15th fields of all.
+	// The process name, in parentheses, may contain spaces. User and system time are fields 14 and 15.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
@@ -54,8 +52,8 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(total) * clockTick, nil
 }
 
-// Memory returns how much memory a process has in bytes, by the name that Linux has for it: VmRSS is what
-// is resident now, VmHWM the most that was.
+// Memory returns a memory figure of a process in bytes, by its name in /proc/PID/status: VmRSS is the resident set,
+// VmHWM its peak.
 func Memory(pid int, name string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package process builds and runs real programs for tests: the server, its clients, and the stock
-// ones.
+// Package process builds and runs programs for tests and benchmarks: our server and client, and stock tools.
 package process
 
 import (
@@ -18,12 +17,11 @@ import (
 	"time"
 )
 
-// patience is how long a program may take to print or do what it is waited for: far longer than it
-// ever takes, so that it passes only when something is wrong.
-const patience = 30 * time.Second
+// waitTimeout is the timeout of Await and Wait. It is far longer than a program needs, so that only a hang reaches it.
+const waitTimeout = 30 * time.Second
 
-// Build compiles a main package of the module that contains dir and returns the path of the program
-// in folder. Flags are those of go build; programs with different ones have different paths.
+// Build builds a main package of the module that contains dir, with flags of go build, and returns the path of the
+// program in folder. The path depends on pkg and flags.
 func Build(dir, pkg, folder string, flags ...string) (string, error) {
 	program := filepath.Join(folder, strings.ReplaceAll(pkg+strings.Join(flags, ""), "/", "_"))
 	command := exec.Command("go", append(append([]string{"build"}, flags...), "-o", program, pkg)...)
@@ -38,15 +36,15 @@ func Build(dir, pkg, folder string, flags ...string) (string, error) {
 type Process struct {
 	command *exec.Cmd
 	input   io.WriteCloser
-	done    chan struct{}
-	err     error // is set before done is closed
+	done    chan struct{} // closed when the program has ended
+	err     error         // of exec.Cmd.Wait; set before done is closed
 
 	mu      sync.Mutex // guards the rest
-	printed bytes.Buffer
-	more    chan struct{} // is closed and replaced when more is printed
+	output  bytes.Buffer
+	printed chan struct{} // closed and replaced by each Write
 }
 
-// Start runs a program. Its standard output and error both come to Printed.
+// Start starts a program. Printed returns its standard output and error.
 func Start(program string, args ...string) (*Process, error) {
 	return StartWith(nil, program, args...)
 }
@@ -56,7 +54,7 @@ func StartWith(environment []string, program string, args ...string) (*Process, 
 	process := &Process{
 		command: exec.Command(program, args...),
 		done:    make(chan struct{}),
-		more:    make(chan struct{}),
+		printed: make(chan struct{}),
 	}
 	process.command.Env = append(os.Environ(), environment...)
 	process.command.Stdout = process
@@ -76,84 +74,84 @@ func StartWith(environment []string, program string, args ...string) (*Process, 
 	return process, nil
 }
 
-// Write takes what the program prints. It is for the program only.
-func (p *Process) Write(printed []byte) (int, error) {
+// Write receives the program's output. Only os/exec calls it.
+func (p *Process) Write(output []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	close(p.more)
-	p.more = make(chan struct{})
-	return p.printed.Write(printed)
+	close(p.printed)
+	p.printed = make(chan struct{})
+	return p.output.Write(output)
 }
 
-// Printed returns what the program has printed so far.
+// Printed returns the output so far.
 func (p *Process) Printed() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.printed.String()
+	return p.output.String()
 }
 
-// PID returns the process's number in the operating system.
+// PID returns the process ID.
 func (p *Process) PID() int {
 	return p.command.Process.Pid
 }
 
-// Type writes a line to the program's standard input.
+// Type writes a line to standard input.
 func (p *Process) Type(line string) error {
 	_, err := io.WriteString(p.input, line+"\n")
 	return err
 }
 
-// CloseInput ends the program's standard input.
+// CloseInput closes standard input.
 func (p *Process) CloseInput() error {
 	return p.input.Close()
 }
 
-// Await waits until what the program has printed matches pattern, and returns the match and its
-// groups. It is an error if the program ends first.
+// Await waits until the output matches pattern, and returns the match and its groups. It returns an error if the
+// program ends first.
 func (p *Process) Await(pattern string) ([]string, error) {
 	expression, err := regexp.Compile(pattern)
 	if err != nil {
 		return nil, err
 	}
-	timeout := time.After(patience)
+	timeout := time.After(waitTimeout)
 	for {
 		p.mu.Lock()
-		match, more := expression.FindStringSubmatch(p.printed.String()), p.more
+		match, printed := expression.FindStringSubmatch(p.output.String()), p.printed
 		p.mu.Unlock()
 		if match != nil {
 			return match, nil
 		}
 		select {
-		case <-more:
+		case <-printed:
 		case <-p.done:
-			// What it printed last may have come since.
+			// The last output may have arrived since.
 			if match := expression.FindStringSubmatch(p.Printed()); match != nil {
 				return match, nil
 			}
 			return nil, fmt.Errorf("%s ended (%w) before it printed %q; it printed:\n%s", p.command, p.err, pattern, p.Printed())
 		case <-timeout:
-			return nil, fmt.Errorf("%s did not print %q within %v; it printed:\n%s", p.command, pattern, patience, p.Printed())
+			return nil, fmt.Errorf("%s did not print %q within %v; it printed:\n%s", p.command, pattern, waitTimeout, p.Printed())
 		}
 	}
 }
 
-// Signal sends the program a signal.
+// Signal sends a signal to the program.
 func (p *Process) Signal(signal os.Signal) error {
 	return p.command.Process.Signal(signal)
 }
 
-// Wait waits until the program ends, and returns its exit code: -1 if a signal ended it.
+// Wait waits for the program to end, and returns its exit code: -1 if a signal killed it.
 func (p *Process) Wait() (int, error) {
 	select {
 	case <-p.done:
 		return p.command.ProcessState.ExitCode(), nil
-	case <-time.After(patience):
-		return 0, fmt.Errorf("%s did not end within %v; it printed:\n%s", p.command, patience, p.Printed())
+	case <-time.After(waitTimeout):
+		return 0, fmt.Errorf("%s did not end within %v; it printed:\n%s", p.command, waitTimeout, p.Printed())
 	}
 }
 
-// Stop ends the program with SIGTERM and waits for it. It is an error if that takes too long, or
-// if the program ends in another way than with exit code 0 or by that signal.
+// Stop sends SIGTERM and waits for the program to end. It returns an error unless the exit code is 0 or that signal
+// killed the program. After a timeout it kills the program.
 func (p *Process) Stop() error {
 	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -170,7 +168,7 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// Kill ends the program with SIGKILL and waits for it.
+// Kill sends SIGKILL and waits for the program to end.
 func (p *Process) Kill() error {
 	if err := p.command.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -179,8 +177,7 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Run runs a program to its end and returns what it printed. It is an error if its exit code is not
-// 0.
+// Run runs a program to its end and returns its output. It returns an error if the exit code is not 0.
 func Run(ctx context.Context, program string, args ...string) (string, error) {
 	output, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {
@@ -189,8 +186,7 @@ func Run(ctx context.Context, program string, args ...string) (string, error) {
 	return string(output), nil
 }
 
-// StartServer runs a RouteGuide server, built from this module, on a free port of 127.0.0.1, and
-// returns it with its address once it serves.
+// StartServer starts our server on a free port of 127.0.0.1, and returns it with its address once it serves.
 func StartServer(program string, args ...string) (server *Process, address string, err error) {
 	return StartServerWith(nil, program, args...)
 }
@@ -208,7 +204,7 @@ func StartServerWith(environment []string, program string, args ...string) (serv
 	return server, match[1], nil
 }
 
-// Running returns whether the program has not ended yet.
+// Running returns whether the program is still running.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:

@@ -1,5 +1,4 @@
-// Package rawhttp2 is a client of HTTP/2 in clear that tests write and read frame by frame, as the rules have it or
-// not.
+// Package rawhttp2 is a cleartext HTTP/2 client for tests that reads and writes single frames, legal or not.
 package rawhttp2
 
 import (
@@ -16,11 +15,10 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// timeout is when a connection gives up, whatever is done with it.
+// timeout is the deadline of a connection, for all reads and writes.
 const timeout = time.Minute
 
-// A Conn is a connection whose first frames have been sent. It is not safe for concurrent use, but that one goroutine
-// may read while another one writes.
+// A Conn is a connection after the client preface and SETTINGS. One goroutine may read while another one writes.
 type Conn struct {
 	net.Conn
 	*http2.Framer
@@ -30,12 +28,12 @@ type Conn struct {
 	discarding sync.WaitGroup
 }
 
-// Dial opens a connection to host:port. It fails all that is done with it after a minute.
+// Dial opens a connection to host:port. Its deadline is one minute.
 func Dial(address string, settings ...http2.Setting) (*Conn, error) {
 	return DialFrom("", address, settings...)
 }
 
-// DialFrom is Dial from an address of this machine.
+// DialFrom is [Dial] from a local IP address; "" means any.
 func DialFrom(from, address string, settings ...http2.Setting) (*Conn, error) {
 	dialer := &net.Dialer{Timeout: timeout}
 	if from != "" {
@@ -55,19 +53,19 @@ func DialFrom(from, address string, settings ...http2.Setting) (*Conn, error) {
 	return raw, nil
 }
 
-// Discard reads all that comes from now on, until the connection ends, and keeps nothing of it.
+// Discard reads and drops all frames in a goroutine, until the connection ends.
 func (c *Conn) Discard() {
 	c.discarding.Go(func() { _, _ = io.Copy(io.Discard, c.Conn) })
 }
 
-// Close closes the connection, and ends what reads it.
+// Close closes the connection and waits for the goroutine of Discard.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
 	c.discarding.Wait()
 	return err
 }
 
-// Block returns the headers of a POST to a path, and more, as the connection's next block.
+// Block returns the HPACK-encoded header block of a POST to a path. It changes the connection's HPACK state.
 func (c *Conn) Block(path, contentType string, more ...hpack.HeaderField) []byte {
 	c.headers.Reset()
 	fields := []hpack.HeaderField{
@@ -75,17 +73,17 @@ func (c *Conn) Block(path, contentType string, more ...hpack.HeaderField) []byte
 		{Name: "content-type", Value: contentType}, {Name: "te", Value: "trailers"},
 	}
 	for _, field := range append(fields, more...) {
-		_ = c.encoder.WriteField(field) // It goes to memory.
+		_ = c.encoder.WriteField(field) // Writes to a bytes.Buffer do not fail.
 	}
 	return slices.Clone(c.headers.Bytes())
 }
 
-// ForgetHeaders makes the blocks that follow refer to none of those before.
+// ForgetHeaders disables the HPACK dynamic table, so that later blocks do not depend on earlier ones.
 func (c *Conn) ForgetHeaders() {
 	c.encoder.SetMaxDynamicTableSize(0)
 }
 
-// Open begins a stream with a POST.
+// Open opens a stream with the headers of a POST.
 func (c *Conn) Open(stream uint32, path, contentType string, more ...hpack.HeaderField) error {
 	return c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.Block(path, contentType, more...), EndHeaders: true})
 }

@@ -1,4 +1,4 @@
-// Package redistest runs real Redis servers for tests: one node, or a cluster.
+// Package redistest runs Redis servers for tests: one node, or a Redis Cluster.
 package redistest
 
 import (
@@ -15,21 +15,20 @@ import (
 
 // A Node is a Redis server on 127.0.0.1.
 type Node struct {
-	// Addr is its host:port.
+	// Addr is host:port.
 	Addr string
 
 	args    []string
 	process *process.Process
 }
 
-// Start runs a node without persistence for the length of the test, with further arguments for
-// redis-server.
+// Start starts a node without persistence, with more arguments for redis-server. The end of the test kills it.
 func Start(t *testing.T, args ...string) *Node {
 	t.Helper()
 	return start(t, freePort(t), "0", args...)
 }
 
-// start runs a node on a port without TLS or on one with it; the other one is 0.
+// start starts a node. One of port and tlsPort is "0", which disables it.
 func start(t *testing.T, port, tlsPort string, args ...string) *Node {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -48,7 +47,7 @@ func start(t *testing.T, port, tlsPort string, args ...string) *Node {
 	return node
 }
 
-// Run runs the node again, after Kill.
+// Run starts the node again, after Kill.
 func (n *Node) Run(t *testing.T) {
 	t.Helper()
 	running, err := process.Start("redis-server", n.args...)
@@ -61,12 +60,12 @@ func (n *Node) Run(t *testing.T) {
 	}
 }
 
-// PID returns the number of the node's process.
+// PID returns the node's process ID.
 func (n *Node) PID() int {
 	return n.process.PID()
 }
 
-// Kill ends the node with SIGKILL. Ending it again does nothing.
+// Kill sends SIGKILL to the node. It may be called more than once.
 func (n *Node) Kill(t *testing.T) {
 	t.Helper()
 	if err := n.process.Kill(); err != nil {
@@ -74,7 +73,7 @@ func (n *Node) Kill(t *testing.T) {
 	}
 }
 
-// CLI runs redis-cli against the node and returns what it prints.
+// CLI runs redis-cli against the node and returns its output.
 func (n *Node) CLI(t *testing.T, args ...string) string {
 	t.Helper()
 	host, port, err := net.SplitHostPort(n.Addr)
@@ -94,7 +93,7 @@ func (n *Node) IsMaster(t *testing.T) bool {
 	return strings.HasPrefix(n.CLI(t, "ROLE"), "master")
 }
 
-// StartCluster runs a cluster of three masters and three replicas for the length of the test.
+// StartCluster starts a cluster of three masters and three replicas. The end of the test kills it.
 func StartCluster(t *testing.T) []*Node {
 	t.Helper()
 	nodes := make([]*Node, 6)
@@ -112,7 +111,7 @@ func StartCluster(t *testing.T) []*Node {
 	for _, node := range nodes {
 		for !node.ready(t) {
 			if ctx.Err() != nil {
-				t.Fatalf("the cluster does not come up: %s", node.CLI(t, "CLUSTER", "NODES"))
+				t.Fatalf("the cluster is not ready: %s", node.CLI(t, "CLUSTER", "NODES"))
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -120,7 +119,7 @@ func StartCluster(t *testing.T) []*Node {
 	return nodes
 }
 
-// ready returns whether the node knows the whole cluster, and its replica or master.
+// ready returns whether the node sees all six nodes, and replication is online.
 func (n *Node) ready(t *testing.T) bool {
 	t.Helper()
 	info, replication := n.CLI(t, "CLUSTER", "INFO"), n.CLI(t, "INFO", "replication")
@@ -138,7 +137,7 @@ func freePort(t *testing.T) string {
 	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
 }
 
-// Running returns whether the node was not killed.
+// Running returns whether the node is running.
 func (n *Node) Running() bool {
 	return n.process.Running()
 }

@@ -6,8 +6,7 @@ import (
 	"example.com/routeguide/internal/certtest"
 )
 
-// StartTLS runs a node that speaks TLS only, and returns it with the file of the certificate by which it
-// is known.
+// StartTLS starts a node with TLS only, and returns it with the path of its self-signed certificate.
 func StartTLS(t *testing.T) (node *Node, certificate string) {
 	t.Helper()
 	certificate, key := certtest.SelfSigned(t)

@@ -12,63 +12,63 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// prefixSize is what precedes a message in a gRPC stream: a flag, and the length in four bytes.
+// prefixSize is the length in bytes of an envelope's prefix: a flag, and the length of the message in four bytes.
 const prefixSize = 5
 
-var errLate = errors.New("replies are missing")
+var errMissingReplies = errors.New("missing replies")
 
-// chat is one RouteChat. What it has is guarded by its connection's mutex.
+// chat is one RouteChat. The mutex of its connection guards its fields.
 type chat struct {
 	connection *connection
 	index      int
 	stream     uint32
-	window     int64 // what may be sent on the stream
-	isBlocked  bool  // it is among the connection's blocked
+	window     int64 // send window of the stream, in bytes
+	isBlocked  bool  // the chat is in connection.blocked
 	changed    chan struct{}
 
-	toSend   times  // when the notes were due that wait to be sent
-	waiting  times  // when those were due that wait for a reply
-	written  uint32 // how many notes were sent
-	answered uint32
-	left     int // how many notes are still to be written for the history
-	writing  bool
-	partial  []byte // of a message that has not come whole
-	buffer   []byte // where a note is encoded
-	rest     []byte // what is still to be sent of it
-	unread   int64  // what has been received since the last WINDOW_UPDATE
-	headers  bool   // the server's have come
-	done     bool   // the stream has ended
-	failed   bool
+	queued      timeQueue // due times of the notes to send
+	unanswered  timeQueue // due times of the notes without a reply
+	sent        uint32    // notes
+	answered    uint32    // notes
+	historyLeft int       // notes still to send for the history; 0 is no bound
+	closedLoop  bool      // each reply queues the next note
+	partial     []byte    // start of an incomplete envelope
+	buffer      []byte    // reused by encode
+	unsent      []byte    // rest of the envelope in buffer
+	uncredited  int64     // bytes received since the last WINDOW_UPDATE
+	headers     bool      // the response headers have arrived
+	done        bool      // the stream has ended
+	failed      bool      // counted in run.failed
 }
 
-// times is a queue.
-type times struct {
-	all   []time.Time
-	first int
+// timeQueue is a FIFO queue.
+type timeQueue struct {
+	times []time.Time
+	head  int
 }
 
-func (t *times) push(at time.Time) {
-	if t.first > len(t.all)/2 {
-		t.all = t.all[:copy(t.all, t.all[t.first:])]
-		t.first = 0
+func (q *timeQueue) push(t time.Time) {
+	if q.head > len(q.times)/2 {
+		q.times = q.times[:copy(q.times, q.times[q.head:])]
+		q.head = 0
 	}
-	t.all = append(t.all, at)
+	q.times = append(q.times, t)
 }
 
-func (t *times) pop() time.Time {
-	t.first++
-	return t.all[t.first-1]
+func (q *timeQueue) pop() time.Time {
+	q.head++
+	return q.times[q.head-1]
 }
 
-func (t *times) count() int {
-	return len(t.all) - t.first
+func (q *timeQueue) len() int {
+	return len(q.times) - q.head
 }
 
-// begin writes the first notes, from where on replies bring about more: history of them at most, unless that
-// is 0.
-func (c *chat) begin(history int) {
+// start sends the first notes in a closed loop: each reply triggers the next note. It stops after history notes,
+// unless that is 0.
+func (c *chat) start(history int) {
 	c.connection.mu.Lock()
-	c.left, c.writing = history, true
+	c.historyLeft, c.closedLoop = history, true
 	ahead := 1
 	switch {
 	case c.connection.run.options.Mode == WrittenAhead:
@@ -77,69 +77,69 @@ func (c *chat) begin(history int) {
 		ahead = history
 	}
 	for range ahead {
-		c.next(time.Now())
+		c.enqueue(time.Now())
 	}
 	c.connection.mu.Unlock()
 	c.connection.flush()
 }
 
-// write writes a note that was due. It returns false if no more may be written.
+// write sends a note with a due time, in an open loop: replies trigger nothing. It returns false once the run stops.
 func (c *chat) write(due time.Time) bool {
 	c.connection.mu.Lock()
 	defer c.connection.mu.Unlock()
-	c.left, c.writing = 0, false
-	return c.next(due)
+	c.historyLeft, c.closedLoop = 0, false
+	return c.enqueue(due)
 }
 
-// next writes a note, as soon as the windows allow it. It returns false if no more may be written. The
+// enqueue queues a note and sends it as soon as the windows allow. It returns false once the run stops. The
 // caller holds the mutex.
-func (c *chat) next(due time.Time) bool {
-	if c.done || c.connection.run.over.Load() {
-		return !c.connection.run.over.Load()
+func (c *chat) enqueue(due time.Time) bool {
+	if c.done || c.connection.run.stopped.Load() {
+		return !c.connection.run.stopped.Load()
 	}
-	if c.connection.run.options.Mode == Idle && c.written > 0 {
+	if c.connection.run.options.Mode == Idle && c.sent > 0 {
 		return true
 	}
-	c.toSend.push(due)
-	c.pump()
+	c.queued.push(due)
+	c.sendQueued()
 	return true
 }
 
-// pump sends notes as far as the windows allow. The caller holds the mutex.
-func (c *chat) pump() {
+// sendQueued sends queued notes as far as the windows allow. The caller holds the mutex.
+func (c *chat) sendQueued() {
 	for !c.done {
-		if len(c.rest) == 0 {
-			if c.toSend.count() == 0 {
+		if len(c.unsent) == 0 {
+			if c.queued.len() == 0 {
 				return
 			}
 			note, ok := c.encode()
 			if !ok {
-				c.toSend = times{}
+				c.queued = timeQueue{}
 				return
 			}
-			c.rest = note
-			c.written++
-			c.waiting.push(c.toSend.pop())
+			c.unsent = note
+			c.sent++
+			c.unanswered.push(c.queued.pop())
 		}
-		part := min(int64(len(c.rest)), c.window, c.connection.window, c.connection.maxFrame)
+		part := min(int64(len(c.unsent)), c.window, c.connection.window, c.connection.maxFrame)
 		if part <= 0 {
-			// It goes on with a WINDOW_UPDATE.
+			// A WINDOW_UPDATE resumes it.
 			if c.window > 0 && !c.isBlocked {
 				c.isBlocked = true
 				c.connection.blocked = append(c.connection.blocked, c)
 			}
 			return
 		}
-		_ = c.connection.framer.WriteData(c.stream, false, c.rest[:part]) // An error comes again with Flush.
-		c.rest = c.rest[part:]
+		_ = c.connection.framer.WriteData(c.stream, false, c.unsent[:part]) // Flush returns the error.
+		c.unsent = c.unsent[part:]
 		c.window -= part
 		c.connection.window -= part
 	}
 }
 
-// encode returns the next note with its prefix. The caller holds the mutex.
+// encode returns the next note as an envelope, and false once the run stops. The caller holds the mutex.
 func (c *chat) encode() ([]byte, bool) {
-	number, ok := c.connection.run.take()
+	number, ok := c.connection.run.nextNumber()
 	if !ok {
 		return nil, false
 	}
@@ -148,11 +148,11 @@ func (c *chat) encode() ([]byte, bool) {
 	location = protowire.AppendVarint(protowire.AppendTag(location, 1, protowire.VarintType), uint64(int64(latitude)))
 	location = protowire.AppendVarint(protowire.AppendTag(location, 2, protowire.VarintType), uint64(int64(longitude)))
 	note := c.buffer[:0]
-	note = append(note, 0, 0, 0, 0, 0) // The prefix, whose length is set below.
+	note = append(note, 0, 0, 0, 0, 0) // The prefix; its length is set below.
 	note = protowire.AppendBytes(protowire.AppendTag(note, 1, protowire.BytesType), location)
 	note = protowire.AppendTag(note, 2, protowire.BytesType)
 	note = protowire.AppendVarint(note, uint64(c.connection.run.options.NoteBytes))
-	note = c.appendName(note, c.written)
+	note = c.appendID(note, c.sent)
 	for range c.connection.run.options.NoteBytes - MinNoteBytes {
 		note = append(note, 'n')
 	}
@@ -161,8 +161,9 @@ func (c *chat) encode() ([]byte, bool) {
 	return note, true
 }
 
-// appendName appends what the text of a note of this chat begins with, by which its reply is known.
-func (c *chat) appendName(text []byte, number uint32) []byte {
+// appendID appends the first MinNoteBytes bytes of a note's text: run, chat and number. They match the reply to the
+// note.
+func (c *chat) appendID(text []byte, number uint32) []byte {
 	const digits = "0123456789abcdef"
 	text = append(text, c.connection.run.id...)
 	for _, part := range [2]uint32{uint32(c.index), number} {
@@ -173,11 +174,11 @@ func (c *chat) appendName(text []byte, number uint32) []byte {
 	return text
 }
 
-// receive takes the messages of a DATA frame. The caller holds the mutex.
+// receive handles the envelopes of a DATA frame. The caller holds the mutex.
 func (c *chat) receive(frame *http2.DataFrame) {
-	if c.unread += int64(frame.Length); c.unread > ownWindow/2 {
-		_ = c.connection.framer.WriteWindowUpdate(c.stream, uint32(c.unread)) // As above.
-		c.unread = 0
+	if c.uncredited += int64(frame.Length); c.uncredited > receiveWindow/2 {
+		_ = c.connection.framer.WriteWindowUpdate(c.stream, uint32(c.uncredited)) // Flush returns the error.
+		c.uncredited = 0
 	}
 	data := frame.Data()
 	if len(c.partial) > 0 {
@@ -194,38 +195,39 @@ func (c *chat) receive(frame *http2.DataFrame) {
 	}
 	c.partial = append(c.partial[:0], data...)
 	if frame.StreamEnded() {
-		c.end(errors.New("the stream has ended without a status"))
+		c.end(errors.New("stream ended without a gRPC status"))
 	}
 }
 
-// receiveNote takes a note. The last one of a reply is that which asked for it. The caller holds the mutex.
+// receiveNote handles a note. The last note of a reply is the one that was sent. The caller holds the mutex.
 func (c *chat) receiveNote(note []byte) {
 	run := c.connection.run
 	run.received.Add(1)
 	text := len(note) - run.options.NoteBytes
-	if c.waiting.count() == 0 || text < 0 {
+	if c.unanswered.len() == 0 || text < 0 {
 		return
 	}
-	var name [MinNoteBytes]byte
-	if string(note[text:text+MinNoteBytes]) != string(c.appendName(name[:0], c.answered)) {
+	var id [MinNoteBytes]byte
+	if string(note[text:text+MinNoteBytes]) != string(c.appendID(id[:0], c.answered)) {
 		return
 	}
 	c.answered++
 	run.replies.Add(1)
-	_ = c.connection.latency.RecordValue(max(1, time.Since(c.waiting.pop()).Microseconds())) // Longer ones than it takes do not come.
-	if c.writing {
-		if c.left == 0 {
-			c.next(time.Now())
-		} else if c.left--; c.left == 0 {
-			c.writing = false
+	// The error is for values beyond the histogram's range, and no run is that long.
+	_ = c.connection.latency.RecordValue(max(1, time.Since(c.unanswered.pop()).Microseconds()))
+	if c.closedLoop {
+		if c.historyLeft == 0 {
+			c.enqueue(time.Now())
+		} else if c.historyLeft--; c.historyLeft == 0 {
+			c.closedLoop = false
 		}
 	}
-	if c.waiting.count() == 0 {
+	if c.unanswered.len() == 0 {
 		c.signal()
 	}
 }
 
-// receiveHeaders takes headers or trailers. The caller holds the mutex.
+// receiveHeaders handles headers or trailers. The caller holds the mutex.
 func (c *chat) receiveHeaders(frame *http2.MetaHeadersFrame) {
 	var status, grpcStatus, message string
 	for _, field := range frame.Fields {
@@ -240,27 +242,28 @@ func (c *chat) receiveHeaders(frame *http2.MetaHeadersFrame) {
 	}
 	switch {
 	case !c.headers && status != "200":
-		c.end(fmt.Errorf("the HTTP status is %s", status))
+		c.end(fmt.Errorf("HTTP status %s", status))
 	case !frame.StreamEnded():
 		c.headers = true
 	case grpcStatus == "0":
 		c.end(nil)
 	default:
-		c.end(fmt.Errorf("the server's error has the code %s: %s", grpcStatus, message))
+		c.end(fmt.Errorf("gRPC status %s: %s", grpcStatus, message))
 	}
 }
 
-// end notes that the stream has ended. The caller holds the mutex.
+// end marks the stream as ended. A nil error with unanswered notes counts as missing replies. The caller holds the
+// mutex.
 func (c *chat) end(err error) {
 	if c.done {
 		return
 	}
 	c.done = true
-	if c.connection.run.live.Add(-1) == 0 {
-		c.connection.run.finish()
+	if c.connection.run.openChats.Add(-1) == 0 {
+		c.connection.run.stop()
 	}
-	if err == nil && c.waiting.count() > 0 {
-		err = errLate
+	if err == nil && c.unanswered.len() > 0 {
+		err = errMissingReplies
 	}
 	if err != nil && !c.failed {
 		c.failed = true
@@ -285,10 +288,10 @@ func (c *chat) signal() {
 	}
 }
 
-// awaitReplies waits until no note waits for a reply, or the chat has ended.
+// awaitReplies waits until every note has its reply, or the chat has ended.
 func (c *chat) awaitReplies(ctx context.Context, timeout time.Duration) error {
 	return c.await(ctx, timeout, func() bool {
-		return c.done || c.waiting.count() == 0 && (c.toSend.count() == 0 || c.connection.run.over.Load())
+		return c.done || c.unanswered.len() == 0 && (c.queued.len() == 0 || c.connection.run.stopped.Load())
 	})
 }
 
@@ -313,18 +316,18 @@ func (c *chat) await(ctx context.Context, timeout time.Duration, condition func(
 			if errors.Is(context.Cause(ctx), context.Canceled) {
 				return context.Canceled
 			}
-			return fmt.Errorf("%w after %v", errLate, timeout)
+			return fmt.Errorf("%w after %v", errMissingReplies, timeout)
 		}
 	}
 }
 
-// closeSend ends the client's side of the stream.
+// closeSend half-closes the stream.
 func (c *chat) closeSend() {
 	c.connection.mu.Lock()
 	if !c.done {
-		c.toSend = times{}
-		c.rest = nil
-		_ = c.connection.framer.WriteData(c.stream, true, nil) // An error comes again with Flush.
+		c.queued = timeQueue{}
+		c.unsent = nil
+		_ = c.connection.framer.WriteData(c.stream, true, nil) // Flush returns the error.
 	}
 	c.connection.mu.Unlock()
 	c.connection.flush()

@@ -20,59 +20,58 @@ import (
 )
 
 const (
-	// bufferBytes is how much is read and written at once.
+	// bufferBytes is the size of the read and write buffers, in bytes.
 	bufferBytes = 64 << 10
-	// ownWindow is how much a server may send before it needs a WINDOW_UPDATE: as much as there is, so
-	// that the load is never what it waits for.
-	ownWindow = 1<<31 - 1
-	// initialWindow is how large a window is at first
+	// receiveWindow is the flow-control window that the load grants the server, for the connection and for each
+	// stream, in bytes. It is the largest possible, so that flow control of the load never limits a server.
+	receiveWindow = 1<<31 - 1
+	// initialWindow is the flow-control window of a connection before its first WINDOW_UPDATE, in bytes
 	// (https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2).
 	initialWindow = 65_535
-	// initialFrame is how long a frame may be, unless a server says otherwise
+	// initialFrame is SETTINGS_MAX_FRAME_SIZE until a server sends another one, in bytes
 	// (https://www.rfc-editor.org/rfc/rfc9113#section-4.2).
 	initialFrame = 16 << 10
 )
 
-var errConnection = errors.New("the connection has ended")
+var errConnection = errors.New("connection closed")
 
-// connection is one connection of HTTP/2. A goroutine of its own reads, and writes what is to be written
-// because of what it has read.
+// connection is one HTTP/2 connection. Its goroutine reads frames, and writes what they trigger.
 type connection struct {
-	run  *run
-	conn net.Conn
-	in   *bufio.Reader
-	read chan struct{} // is closed when nothing is read any more; nil if that has not begun
+	run      *run
+	conn     net.Conn
+	in       *bufio.Reader
+	readDone chan struct{} // closed when the goroutine ends; nil before start
 
 	sent, received atomic.Int64 // bytes
 
-	mu            sync.Mutex // guards the rest, and what is written
+	mu            sync.Mutex // guards the rest, and all writes
 	out           *bufio.Writer
 	framer        *http2.Framer
-	window        int64 // what may be sent on the connection
-	initialStream int64 // what may be sent on a new stream
+	window        int64 // send window of the connection, in bytes
+	initialStream int64 // initial send window of a stream, in bytes
 	maxStreams    int64
-	maxFrame      int64 // how long a frame may be
+	maxFrame      int64 // longest frame to send, in bytes
 	chats         map[uint32]*chat
-	blocked       []*chat // that have notes to send for which the connection's window is too small
-	unread        int64   // what has been received since the last WINDOW_UPDATE
+	blocked       []*chat // chats that wait for the connection's send window
+	uncredited    int64   // bytes received since the last WINDOW_UPDATE
 	latency       *hdrhistogram.Histogram
-	ended         error // why nothing can be sent any more
+	err           error // the reason why the connection ended
 }
 
-// counted counts what is written and read.
-type counted struct {
+// countingConn counts the bytes written and read, below HTTP/2 and above TLS.
+type countingConn struct {
 	net.Conn
 
 	connection *connection
 }
 
-func (c *counted) Read(p []byte) (int, error) {
+func (c *countingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.connection.received.Add(int64(n))
 	return n, err
 }
 
-func (c *counted) Write(p []byte) (int, error) {
+func (c *countingConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.connection.sent.Add(int64(n))
 	return n, err
@@ -84,18 +83,18 @@ func dial(ctx context.Context, run *run) (*connection, error) {
 		return nil, err
 	}
 	c := &connection{run: run, conn: conn, window: initialWindow, chats: make(map[uint32]*chat), latency: newHistogram()}
-	both := &counted{conn, c}
-	c.in = bufio.NewReaderSize(both, bufferBytes)
-	c.out = bufio.NewWriterSize(both, bufferBytes)
+	counting := &countingConn{conn, c}
+	c.in = bufio.NewReaderSize(counting, bufferBytes)
+	c.out = bufio.NewWriterSize(counting, bufferBytes)
 	c.framer = http2.NewFramer(c.out, c.in)
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	c.framer.SetReuseFrames()
-	if err := c.greet(); err != nil {
-		how := " without TLS"
+	if err := c.exchangeSettings(); err != nil {
+		transport := "without TLS"
 		if run.options.TLS != nil {
-			how = " by TLS"
+			transport = "over TLS"
 		}
-		return nil, errors.Join(fmt.Errorf("%s does not speak HTTP/2%s: %w", run.options.Address, how, err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("%s does not speak HTTP/2 %s: %w", run.options.Address, transport, err), conn.Close())
 	}
 	return c, nil
 }
@@ -110,14 +109,14 @@ func dialTCP(ctx context.Context, options *Options) (net.Conn, error) {
 	return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, "tcp", options.Address)
 }
 
-// greet exchanges the settings, before there is a stream.
-func (c *connection) greet() error {
+// exchangeSettings sends the client preface and reads the server's SETTINGS, before the first stream.
+func (c *connection) exchangeSettings() error {
 	if err := c.conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
 		return err
 	}
 	_, _ = c.out.WriteString(http2.ClientPreface)
-	_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: ownWindow})
-	_ = c.framer.WriteWindowUpdate(0, ownWindow-initialWindow)
+	_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: receiveWindow})
+	_ = c.framer.WriteWindowUpdate(0, receiveWindow-initialWindow)
 	if err := c.out.Flush(); err != nil {
 		return err
 	}
@@ -127,9 +126,9 @@ func (c *connection) greet() error {
 	}
 	settings, ok := frame.(*http2.SettingsFrame)
 	if !ok {
-		return fmt.Errorf("it begins with %v", frame.Header())
+		return fmt.Errorf("the first frame is %v, not SETTINGS", frame.Header())
 	}
-	c.initialStream, c.maxStreams, c.maxFrame = initialWindow, ownWindow, initialFrame
+	c.initialStream, c.maxStreams, c.maxFrame = initialWindow, receiveWindow, initialFrame
 	if value, ok := settings.Value(http2.SettingMaxFrameSize); ok {
 		c.maxFrame = int64(value)
 	}
@@ -142,14 +141,14 @@ func (c *connection) greet() error {
 	return errors.Join(c.framer.WriteSettingsAck(), c.conn.SetDeadline(time.Time{}))
 }
 
-// open begins a chat. It is called before start.
+// open opens a chat. It must be called before start.
 func (c *connection) open(index int) (*chat, error) {
 	if int64(len(c.chats)) >= c.maxStreams {
-		return nil, fmt.Errorf("%s takes %d chats on a connection: use more connections", c.run.options.Address, c.maxStreams)
+		return nil, fmt.Errorf("%s allows %d chats on a connection: use more connections", c.run.options.Address, c.maxStreams)
 	}
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	// The server's table of headers may be as small as it likes if none is used.
+	// Without a dynamic table, the server's SETTINGS_HEADER_TABLE_SIZE does not matter.
 	encoder.SetMaxDynamicTableSize(0)
 	scheme := "http"
 	if c.run.options.TLS != nil {
@@ -179,9 +178,9 @@ func (c *connection) open(index int) (*chat, error) {
 }
 
 func (c *connection) start() {
-	c.read = make(chan struct{})
+	c.readDone = make(chan struct{})
 	go func() {
-		defer close(c.read)
+		defer close(c.readDone)
 		err := c.readFrames()
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -189,7 +188,7 @@ func (c *connection) start() {
 	}()
 }
 
-// readFrames handles what comes, and writes when nothing more has come.
+// readFrames handles frames, and flushes once the read buffer is empty. It returns the reason for the end.
 func (c *connection) readFrames() error {
 	c.flush()
 	for {
@@ -212,15 +211,15 @@ func (c *connection) readFrames() error {
 	}
 }
 
-// handle does what a frame asks for. The caller holds c.mu.
+// handle handles a frame. The caller holds c.mu.
 func (c *connection) handle(frame http2.Frame) error {
 	chat := c.chats[frame.Header().StreamID]
 	switch frame := frame.(type) {
 	case *http2.DataFrame:
-		c.unread += int64(frame.Length)
-		if c.unread > ownWindow/2 {
-			_ = c.framer.WriteWindowUpdate(0, uint32(c.unread))
-			c.unread = 0
+		c.uncredited += int64(frame.Length)
+		if c.uncredited > receiveWindow/2 {
+			_ = c.framer.WriteWindowUpdate(0, uint32(c.uncredited))
+			c.uncredited = 0
 		}
 		if chat != nil {
 			chat.receive(frame)
@@ -231,7 +230,7 @@ func (c *connection) handle(frame http2.Frame) error {
 		}
 	case *http2.RSTStreamFrame:
 		if chat != nil && frame.ErrCode != http2.ErrCodeNo {
-			chat.end(fmt.Errorf("the stream was reset: %v", frame.ErrCode))
+			chat.end(fmt.Errorf("stream reset: %v", frame.ErrCode))
 		}
 	case *http2.WindowUpdateFrame:
 		if frame.StreamID == 0 {
@@ -239,7 +238,7 @@ func (c *connection) handle(frame http2.Frame) error {
 			c.unblock()
 		} else if chat != nil {
 			chat.window += int64(frame.Increment)
-			chat.pump()
+			chat.sendQueued()
 		}
 	case *http2.SettingsFrame:
 		return c.handleSettings(frame)
@@ -249,7 +248,7 @@ func (c *connection) handle(frame http2.Frame) error {
 		}
 	case *http2.GoAwayFrame:
 		if frame.ErrCode != http2.ErrCodeNo {
-			return fmt.Errorf("%w: the server says %v: %s", errConnection, frame.ErrCode, strings.ToValidUTF8(string(frame.DebugData()), "?"))
+			return fmt.Errorf("%w: GOAWAY with %v: %s", errConnection, frame.ErrCode, strings.ToValidUTF8(string(frame.DebugData()), "?"))
 		}
 	}
 	return nil
@@ -262,24 +261,23 @@ func (c *connection) handleSettings(frame *http2.SettingsFrame) error {
 	if value, ok := frame.Value(http2.SettingInitialWindowSize); ok {
 		for _, chat := range c.chats {
 			chat.window += int64(value) - c.initialStream
-			chat.pump()
+			chat.sendQueued()
 		}
 		c.initialStream = int64(value)
 	}
 	return c.framer.WriteSettingsAck()
 }
 
-// unblock lets the chats go on that have waited for the connection's window. The caller holds c.mu.
+// unblock resumes the chats that wait for the connection's send window. The caller holds c.mu.
 func (c *connection) unblock() {
 	blocked := c.blocked
 	c.blocked = nil
 	for _, chat := range blocked {
 		chat.isBlocked = false
-		chat.pump()
+		chat.sendQueued()
 	}
 }
 
-// flush writes what is gathered.
 func (c *connection) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -288,12 +286,12 @@ func (c *connection) flush() {
 	}
 }
 
-// end ends the chats. The caller holds c.mu.
+// end ends all chats of the connection. The caller holds c.mu.
 func (c *connection) end(err error) {
-	if c.ended != nil {
+	if c.err != nil {
 		return
 	}
-	c.ended = err
+	c.err = err
 	for _, chat := range c.chats {
 		chat.end(err)
 	}
@@ -301,7 +299,7 @@ func (c *connection) end(err error) {
 
 func (c *connection) close() {
 	_ = c.conn.Close()
-	if c.read != nil {
-		<-c.read
+	if c.readDone != nil {
+		<-c.readDone
 	}
 }

@@ -1,6 +1,6 @@
-// Package load puts load on a RouteGuide server, any server of the contract over gRPC, and says how fast it
-// answers. It writes and reads frames of HTTP/2 by itself, so that it is not the limit, and knows of
-// RouteGuide no more than how a note is encoded.
+// Package load is a load generator for RouteChat, with a closed loop or at a fixed rate, against any server of the
+// contract over gRPC. It reports throughput and latency. It reads and writes HTTP/2 frames itself, so that the
+// generator is not the bottleneck. Of RouteGuide it knows only the encoding of a note.
 package load
 
 import (
@@ -19,63 +19,62 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// A Mode is a way in which clients chat.
+// A Mode is a pattern of traffic.
 type Mode string
 
 // The modes.
 const (
-	// OneAtATime is when a chat writes a note once it has the reply to the one before.
+	// OneAtATime keeps one note of each chat in flight.
 	OneAtATime Mode = "one-at-a-time"
-	// WrittenAhead is when a chat writes notes before it has replies.
+	// WrittenAhead keeps Options.Ahead notes of each chat in flight.
 	WrittenAhead Mode = "written-ahead"
-	// Replay is OneAtATime at locations that have a history, which each reply replays.
+	// Replay is OneAtATime at locations with a history, which each reply returns in full.
 	Replay Mode = "replay"
-	// Idle is when each chat writes one note, and then is silent.
+	// Idle sends one note on each chat, and then nothing.
 	Idle Mode = "idle"
 )
 
-// MinNoteBytes is how long the text of a note must be, to say whose it is.
+// MinNoteBytes is the shortest text of a note, in bytes: an ID that matches the reply to the note.
 const MinNoteBytes = 24
 
 const (
 	dialTimeout = 10 * time.Second
-	// endTimeout is how long replies and the ends of chats are waited for, when the time is over.
+	// endTimeout is the timeout for the last replies and for the ends of the streams.
 	endTimeout = 10 * time.Second
 )
 
-// Options say what load to put on a server.
+// Options are the target and the shape of a load.
 type Options struct {
 	// Address is the server's host:port.
 	Address string
-	// TLS is how to speak TLS. Without it, the server is spoken to in clear. It is not changed.
+	// TLS is the client's configuration of TLS. Nil means cleartext. It is not changed.
 	TLS *tls.Config
-	// Token is shown to the server, unless it is empty, as a bearer token.
+	// Token is the bearer token of each call. Empty means none.
 	Token string
 	Mode  Mode
-	// Connections and Chats are how many there are; the chats are spread over the connections.
+	// Connections and Chats are numbers. The chats are spread evenly over the connections.
 	Connections, Chats int
-	// Ahead is how many notes a chat writes ahead, in the mode WrittenAhead.
+	// Ahead is the number of notes in flight on each chat, in the mode WrittenAhead.
 	Ahead int
-	// History is how many notes each location has at the start, in the mode Replay. They are written
-	// before the time begins.
+	// History is the number of notes at each location before the measurement, in the mode Replay.
 	History int
-	// Locations is how many there are. With 0, each note is left at a location of its own, and in the
-	// mode Replay each chat has one.
+	// Locations is the number of locations. 0 means a new location for each note, or for each chat in the mode
+	// Replay.
 	Locations int
-	// NoteBytes is how long the text of a note is, at least [MinNoteBytes].
+	// NoteBytes is the length of a note's text in bytes, at least [MinNoteBytes].
 	NoteBytes int
-	// Rate is how many notes are written in a second, by all chats, whether replies have come or not:
-	// with that, latency counts from when a note was due. With 0, a chat waits for replies.
+	// Rate is the number of notes per second over all chats, sent in an open loop: latency counts from the time
+	// at which a note was due. 0 means a closed loop: the next note follows the reply.
 	Rate float64
-	// Duration is how long notes are written.
+	// Duration is the length of the measurement.
 	Duration time.Duration
-	// Notes ends the load earlier, when so many have been written. 0 is no bound.
+	// Notes ends the measurement early, after this many notes. 0 means no limit.
 	Notes int64
-	// Show is called once a second, unless it is nil.
-	Show func(Progress)
+	// OnProgress is called once a second, unless it is nil.
+	OnProgress func(Progress)
 }
 
-// Check returns an error that says what makes no sense.
+// Check returns an error that names the first invalid option.
 func (o *Options) Check() error {
 	_, _, err := net.SplitHostPort(o.Address)
 	switch {
@@ -84,58 +83,58 @@ func (o *Options) Check() error {
 	case o.Mode != OneAtATime && o.Mode != WrittenAhead && o.Mode != Replay && o.Mode != Idle:
 		return fmt.Errorf("%q is no mode: want %s, %s, %s or %s", o.Mode, OneAtATime, WrittenAhead, Replay, Idle)
 	case o.Connections < 1 || o.Chats < o.Connections:
-		return fmt.Errorf("%d connections and %d chats: want one connection at least, and a chat for each", o.Connections, o.Chats)
+		return fmt.Errorf("%d connections and %d chats: want at least one connection, and a chat for each", o.Connections, o.Chats)
 	case o.Mode == WrittenAhead && o.Ahead < 1:
-		return fmt.Errorf("%d notes ahead: want 1 at least", o.Ahead)
+		return fmt.Errorf("%d notes ahead: want at least 1", o.Ahead)
 	case math.IsInf(o.Rate, 0) || math.IsNaN(o.Rate):
-		return fmt.Errorf("%g notes a second: want a number", o.Rate)
+		return fmt.Errorf("%g notes per second: want a number", o.Rate)
 	case o.Locations < 0 || o.History < 0 || o.Notes < 0 || o.Rate < 0:
 		return errors.New("locations, history, notes and rate: want 0 or more")
 	case o.NoteBytes < MinNoteBytes:
-		return fmt.Errorf("%d bytes of text: want %d at least, which say whose note it is", o.NoteBytes, MinNoteBytes)
+		return fmt.Errorf("%d bytes of text: want at least %d, for the ID of the note", o.NoteBytes, MinNoteBytes)
 	case o.Duration <= 0:
-		return fmt.Errorf("%v: want a time to put load on", o.Duration)
+		return fmt.Errorf("duration %v: want more than 0", o.Duration)
 	case o.Rate > 0 && (o.Mode == Idle || o.Mode == WrittenAhead):
-		return fmt.Errorf("%s has no rate: chats wait for nothing but replies", o.Mode)
+		return fmt.Errorf("%s has no rate: it is a closed loop", o.Mode)
 	default:
 		return nil
 	}
 }
 
-// Progress is how far a load is.
+// Progress is the state of a running load.
 type Progress struct {
 	Elapsed time.Duration
-	// NotesPerSecond is how many notes came back in the last second.
+	// NotesPerSecond is the number of notes received in the last second.
 	NotesPerSecond float64
-	// Errors is how many chats have ended with an error.
+	// Errors is the number of chats that ended with an error.
 	Errors int64
 }
 
-// A Result is what came of a load. Its JSON is for other programs.
+// A Result is a measurement. Other programs read its JSON.
 type Result struct {
 	Mode        Mode    `json:"mode"`
 	Address     string  `json:"address"`
 	Connections int     `json:"connections"`
 	Chats       int     `json:"chats"`
 	Rate        float64 `json:"rate,omitempty"`
-	// Seconds is how long notes were written, and replies to them awaited.
+	// Seconds is the time from the first note to the last reply.
 	Seconds float64 `json:"seconds"`
-	// NotesSent is how many notes were written, and Replies how many of them were answered.
+	// NotesSent is the number of notes sent, and Replies the number of them that were answered.
 	NotesSent int64 `json:"notesSent"`
 	Replies   int64 `json:"replies"`
-	// NotesReceived is how many notes came back: a reply has all notes of its location.
+	// NotesReceived is the number of notes in all replies: a reply has every note of its location.
 	NotesReceived  int64   `json:"notesReceived"`
 	NotesPerSecond float64 `json:"notesPerSecond"`
-	// Latency is from when a note was written, or was due, until its reply was whole.
+	// Latency is the time from sending a note, or from its due time with a rate, to the last note of its reply.
 	Latency       Latency `json:"latency"`
 	BytesSent     int64   `json:"bytesSent"`
 	BytesReceived int64   `json:"bytesReceived"`
-	// Errors is how many chats ended with an error or lack replies, and FirstError says what it was.
+	// Errors is the number of chats that ended with an error or lack replies, and FirstError the first one's error.
 	Errors     int64  `json:"errors"`
 	FirstError string `json:"firstError,omitempty"`
 }
 
-// Latency is how long replies took, in milliseconds.
+// Latency has percentiles and the maximum, in milliseconds.
 type Latency struct {
 	P50  float64 `json:"p50ms"`
 	P99  float64 `json:"p99ms"`
@@ -143,30 +142,30 @@ type Latency struct {
 	Max  float64 `json:"maxms"`
 }
 
-// run is a load while it goes on.
+// run is the state of one Run.
 type run struct {
 	options     Options
-	id          string // tells the notes of this run from those of others
-	latitude    int32  // where those notes are that have a location of their own
+	id          string // random; distinguishes the notes of this run from those of others
+	latitude    int32  // first latitude of notes that have a new location each, in E7 degrees
 	connections []*connection
 	chats       []*chat
 
-	notes    atomic.Int64 // that have been written
-	received atomic.Int64
-	replies  atomic.Int64
-	failed   atomic.Int64
-	live     atomic.Int64 // chats that have not ended
-	counting atomic.Bool  // the time has begun
-	over     atomic.Bool  // no more notes are to be written
-	finished chan struct{}
+	notes     atomic.Int64  // sent
+	received  atomic.Int64  // notes
+	replies   atomic.Int64  // notes with a complete reply
+	failed    atomic.Int64  // chats
+	openChats atomic.Int64  // chats that have not ended
+	measuring atomic.Bool   // the histories are written
+	stopped   atomic.Bool   // no more notes are sent
+	done      chan struct{} // closed by stop
 
-	mu    sync.Mutex // guards the rest
-	first error      // what the first chat has ended with that has failed
-	once  sync.Once  // closes finished
+	mu         sync.Mutex // guards the rest
+	firstError error      // of the first chat that failed
+	once       sync.Once  // closes done
 }
 
-// Run puts load on a server until the time is over, or ctx ends. It returns what came of it, and an error
-// if there was no load.
+// Run puts load on a server for options.Duration, or until ctx ends. It returns an error if the load could not be
+// started. Errors of single chats are in the result.
 func Run(ctx context.Context, options Options) (*Result, error) {
 	if err := options.Check(); err != nil {
 		return nil, err
@@ -179,7 +178,7 @@ func Run(ctx context.Context, options Options) (*Result, error) {
 		options:  options,
 		id:       hex.EncodeToString(random[:4]),
 		latitude: int32(uint32(random[4])<<16 | uint32(random[5])<<8 | uint32(random[6])),
-		finished: make(chan struct{}),
+		done:     make(chan struct{}),
 	}
 	defer run.close()
 	if err := run.connect(ctx); err != nil {
@@ -187,10 +186,10 @@ func Run(ctx context.Context, options Options) (*Result, error) {
 	}
 	if options.Mode == Replay {
 		if err := run.writeHistory(ctx); err != nil {
-			return nil, fmt.Errorf("write the histories to replay: %w", err)
+			return nil, fmt.Errorf("write the histories: %w", err)
 		}
 	}
-	run.counting.Store(true)
+	run.measuring.Store(true)
 	before := run.bytes()
 	start := time.Now()
 	elapsed := run.load(ctx, start)
@@ -216,18 +215,18 @@ func (r *run) connect(ctx context.Context) error {
 		}
 		r.chats = append(r.chats, chat)
 	}
-	r.live.Store(int64(len(r.chats)))
+	r.openChats.Store(int64(len(r.chats)))
 	for _, connection := range r.connections {
 		connection.start()
 	}
 	return nil
 }
 
-// writeHistory gives each location its history.
+// writeHistory writes the history of each location, and resets the counters.
 func (r *run) writeHistory(ctx context.Context) error {
 	writers := r.chats[:min(len(r.chats), r.locations())]
 	for _, chat := range writers {
-		chat.begin(r.options.History)
+		chat.start(r.options.History)
 	}
 	for _, chat := range writers {
 		if err := chat.awaitReplies(ctx, 10*endTimeout); err != nil {
@@ -237,7 +236,7 @@ func (r *run) writeHistory(ctx context.Context) error {
 	if r.failed.Load() > 0 {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.first
+		return r.firstError
 	}
 	r.notes.Store(0)
 	r.received.Store(0)
@@ -250,20 +249,20 @@ func (r *run) writeHistory(ctx context.Context) error {
 	return nil
 }
 
-// load writes notes until the time is over, and returns how long that took, with the replies.
+// load sends notes for options.Duration, and waits for the replies. It returns the time until the last reply.
 func (r *run) load(ctx context.Context, start time.Time) time.Duration {
 	timer := time.NewTimer(r.options.Duration)
 	defer timer.Stop()
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	pacing, stop := context.WithCancel(ctx)
-	defer stop()
-	var paced sync.WaitGroup
+	sendCtx, cancelSend := context.WithCancel(ctx)
+	defer cancelSend()
+	var sender sync.WaitGroup
 	if r.options.Rate > 0 {
-		paced.Go(func() { r.pace(pacing, start) })
+		sender.Go(func() { r.sendAtRate(sendCtx, start) })
 	} else {
 		for _, chat := range r.chats {
-			chat.begin(0)
+			chat.start(0)
 		}
 	}
 	last := int64(0)
@@ -271,26 +270,26 @@ func (r *run) load(ctx context.Context, start time.Time) time.Duration {
 		select {
 		case <-ticker.C:
 			received := r.received.Load()
-			if r.options.Show != nil {
-				r.options.Show(Progress{Elapsed: time.Since(start), NotesPerSecond: float64(received - last), Errors: r.failed.Load()})
+			if r.options.OnProgress != nil {
+				r.options.OnProgress(Progress{Elapsed: time.Since(start), NotesPerSecond: float64(received - last), Errors: r.failed.Load()})
 			}
 			last = received
 		case <-timer.C:
 			waiting = false
-		case <-r.finished:
+		case <-r.done:
 			waiting = false
 		case <-ctx.Done():
 			waiting = false
 		}
 	}
-	r.over.Store(true)
-	stop()
-	paced.Wait()
-	// Replies that are late count, and so does the time that they take.
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	r.stopped.Store(true)
+	cancelSend()
+	sender.Wait()
+	// Late replies count, and so does the time that they take.
+	endCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	for _, chat := range r.chats {
-		if err := chat.awaitReplies(ending, endTimeout); err != nil {
+		if err := chat.awaitReplies(endCtx, endTimeout); err != nil {
 			chat.fail(err)
 		}
 	}
@@ -299,15 +298,15 @@ func (r *run) load(ctx context.Context, start time.Time) time.Duration {
 		chat.closeSend()
 	}
 	for _, chat := range r.chats {
-		if err := chat.awaitEnd(ending); err != nil {
+		if err := chat.awaitEnd(endCtx); err != nil {
 			chat.fail(err)
 		}
 	}
 	return elapsed
 }
 
-// pace writes notes at the rate, by one chat after the other.
-func (r *run) pace(ctx context.Context, start time.Time) {
+// sendAtRate sends notes at options.Rate, round-robin over the chats.
+func (r *run) sendAtRate(ctx context.Context, start time.Time) {
 	interval := float64(time.Second) / r.options.Rate
 	dueAt := func(number int64) time.Time { return start.Add(time.Duration(float64(number) * interval)) }
 	for number, more := int64(0), true; more && ctx.Err() == nil; {
@@ -324,27 +323,27 @@ func (r *run) pace(ctx context.Context, start time.Time) {
 	}
 }
 
-// take returns the number of a note that may be written, and false if no more may.
-func (r *run) take() (int64, bool) {
-	if r.over.Load() {
+// nextNumber returns the number of the next note to send, and false once the run stops.
+func (r *run) nextNumber() (int64, bool) {
+	if r.stopped.Load() {
 		return 0, false
 	}
 	number := r.notes.Add(1) - 1
-	if r.options.Notes > 0 && number >= r.options.Notes && r.counting.Load() {
+	if r.options.Notes > 0 && number >= r.options.Notes && r.measuring.Load() {
 		r.notes.Add(-1)
-		r.finish()
+		r.stop()
 		return 0, false
 	}
 	return number, true
 }
 
-// finish ends the time early.
-func (r *run) finish() {
-	r.over.Store(true)
-	r.once.Do(func() { close(r.finished) })
+// stop ends the measurement early.
+func (r *run) stop() {
+	r.stopped.Store(true)
+	r.once.Do(func() { close(r.done) })
 }
 
-// locations returns how many locations there are, or 0 if each note has its own.
+// locations returns the number of locations, or 0 if each note has a new one.
 func (r *run) locations() int {
 	if r.options.Locations == 0 && r.options.Mode == Replay {
 		return r.options.Chats
@@ -352,7 +351,7 @@ func (r *run) locations() int {
 	return r.options.Locations
 }
 
-// location returns where a chat leaves a note, in E7 degrees.
+// location returns the location of a note, in E7 degrees.
 func (r *run) location(chat int, number int64) (latitude, longitude int32) {
 	locations := int64(r.locations())
 	switch {
@@ -370,8 +369,8 @@ func (r *run) fail(err error) {
 	r.failed.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.first == nil {
-		r.first = err
+	if r.firstError == nil {
+		r.firstError = err
 	}
 }
 
@@ -417,8 +416,8 @@ func (r *run) result(elapsed time.Duration) *Result {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.first != nil {
-		result.FirstError = r.first.Error()
+	if r.firstError != nil {
+		result.FirstError = r.firstError.Error()
 	}
 	return result
 }
@@ -429,7 +428,7 @@ func (r *run) close() {
 	}
 }
 
-// newHistogram returns a histogram of microseconds, up to ten minutes, with three digits.
+// newHistogram returns a histogram in microseconds, up to ten minutes, with three significant digits.
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3)
 }

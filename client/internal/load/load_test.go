@@ -21,7 +21,7 @@ import (
 	"example.com/routeguide/internal/process"
 )
 
-// program is our server.
+// program is the path of the server's binary.
 var program string
 
 func TestMain(m *testing.M) {
@@ -63,7 +63,7 @@ func options(address string) load.Options {
 	}
 }
 
-func TestLoadByTLSWithAToken(t *testing.T) {
+func TestRunOverTLSWithToken(t *testing.T) {
 	t.Parallel()
 	certificate, key := certtest.SelfSigned(t)
 	tokens := filepath.Join(t.TempDir(), "tokens")
@@ -89,16 +89,16 @@ func TestLoadByTLSWithAToken(t *testing.T) {
 	}
 	options.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	if _, err := load.Run(t.Context(), options); err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("without its authority: got %v", err)
+		t.Errorf("without the CA: got %v", err)
 	}
 }
 
-func TestEveryNoteIsAnswered(t *testing.T) {
+func TestRunGetsReplyToEveryNote(t *testing.T) {
 	t.Parallel()
 	_, address := startServer(t)
 	for name, test := range map[string]struct {
 		change   func(*load.Options)
-		received func(notes int64) int64 // how many notes come back, at the least
+		received func(notes int64) int64 // minimum number of notes in the replies
 		notes    int64
 	}{
 		"one at a time":          {func(*load.Options) {}, func(notes int64) int64 { return notes }, 3000},
@@ -133,32 +133,31 @@ func TestEveryNoteIsAnswered(t *testing.T) {
 	}
 }
 
-// A server that cannot keep up is not waited for: with a rate, the time that notes wait to be written
-// counts.
-func TestLatencyCountsFromWhenANoteWasDue(t *testing.T) {
+// With a rate, latency counts from the due time, also while the server stalls (no coordinated omission).
+func TestRunLatencyCountsFromDueTime(t *testing.T) {
 	t.Parallel()
 	server, address := startServer(t)
 	options := options(address)
 	options.Rate, options.Notes = 1000, 1000
-	const stop = 300 * time.Millisecond
-	stopped := make(chan error, 1)
+	const pause = 300 * time.Millisecond
+	resumed := make(chan error, 1)
 	go func() {
 		time.Sleep(200 * time.Millisecond)
 		err := server.Signal(syscall.SIGSTOP)
-		time.Sleep(stop)
-		stopped <- errors.Join(err, server.Signal(syscall.SIGCONT))
+		time.Sleep(pause)
+		resumed <- errors.Join(err, server.Signal(syscall.SIGCONT))
 	}()
 	result, err := load.Run(t.Context(), options)
-	if err := errors.Join(err, <-stopped); err != nil {
+	if err := errors.Join(err, <-resumed); err != nil {
 		t.Fatal(err)
 	}
-	// About 300 of the 1000 notes were due meanwhile, so that a tenth waited for most of it.
+	// About 300 of the 1000 notes were due during the pause, so a tenth waited for most of it.
 	if result.Replies != 1000 || result.Latency.P99 < 200 {
-		t.Errorf("with a pause of %v, got %+v", stop, result)
+		t.Errorf("with a pause of %v, got %+v", pause, result)
 	}
 }
 
-func TestErrorsAreCounted(t *testing.T) {
+func TestRunCountsErrors(t *testing.T) {
 	t.Parallel()
 	server, address := startServer(t)
 	options := options(address)
@@ -173,7 +172,7 @@ func TestErrorsAreCounted(t *testing.T) {
 	}
 }
 
-func TestItEndsWithItsContext(t *testing.T) {
+func TestRunEndsWithContext(t *testing.T) {
 	t.Parallel()
 	_, address := startServer(t)
 	options := options(address)
@@ -186,7 +185,7 @@ func TestItEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeLoaded(t *testing.T) {
+func TestRunErrors(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -210,7 +209,7 @@ func TestWhatCannotBeLoaded(t *testing.T) {
 		"is no mode":                        func(o *load.Options) { o.Mode = "busy" },
 		"a chat for each":                   func(o *load.Options) { o.Connections = 7 },
 		"bytes of text":                     func(o *load.Options) { o.NoteBytes = 3 },
-		"want a time":                       func(o *load.Options) { o.Duration = 0 },
+		"want more than 0":                  func(o *load.Options) { o.Duration = 0 },
 		"has no rate":                       func(o *load.Options) { o.Mode, o.Rate = load.WrittenAhead, 1 },
 	} {
 		options := options(address)

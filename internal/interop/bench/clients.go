@@ -13,14 +13,14 @@ import (
 	pb "google.golang.org/grpc/examples/route_guide/routeguide"
 )
 
-// mode is a way in which clients chat.
+// mode is a pattern of traffic.
 type mode struct {
 	name               string
 	chats, connections int
-	ahead              int  // notes that are written before their replies are read
-	history            int  // notes at each location before
-	durable            bool // it is measured with a store on a disk too
-	echo               bool // an echo can stand in for a server
+	ahead              int  // notes in flight on each chat
+	history            int  // notes at each location before the measurement
+	durable            bool // measure the store on disk, too
+	echo               bool // measure the echo servers, too
 }
 
 var modes = []mode{
@@ -30,20 +30,20 @@ var modes = []mode{
 	{name: "replay of 300, 32 chats on 2 connections", chats: 32, connections: 2, ahead: 1, history: 300},
 }
 
-// placesOfChat is how many locations with a history a chat has for itself. A chat that goes from one to
-// the other lengthens each only half as fast.
-const placesOfChat = 2
+// locationsPerChat is the number of locations with a history for each chat. A chat alternates between them, so that
+// each history grows more slowly.
+const locationsPerChat = 2
 
-// text makes a note 45 bytes long.
+// text is the text of each note. The encoded note has 45 bytes.
 var text = strings.Repeat("n", 29)
 
-// clients are grpc-go's, with open chats.
+// clients are the open chats of grpc-go clients.
 type clients struct {
 	mode        mode
 	connections []*grpc.ClientConn
 	chats       []pb.RouteGuide_RouteChatClient
-	next        atomic.Int32        // the last location that was used
-	lengths     [][placesOfChat]int // of the histories, by chat
+	next        atomic.Int32            // number of the last new location
+	lengths     [][locationsPerChat]int // of the histories in notes, by chat
 }
 
 func newClients(ctx context.Context, address string, mode mode) (*clients, error) {
@@ -65,57 +65,57 @@ func newClients(ctx context.Context, address string, mode mode) (*clients, error
 	return clients, nil
 }
 
-func (l *clients) close() {
-	for _, connection := range l.connections {
+func (c *clients) close() {
+	for _, connection := range c.connections {
 		_ = connection.Close()
 	}
 }
 
 // newNote returns a note at a new location.
-func (l *clients) newNote() *pb.RouteNote {
-	place := l.next.Add(1)
-	return &pb.RouteNote{Location: &pb.Point{Latitude: 100_000_000 + place%700_000_000, Longitude: 1_000_000_000}, Message: text}
+func (c *clients) newNote() *pb.RouteNote {
+	number := c.next.Add(1)
+	return &pb.RouteNote{Location: &pb.Point{Latitude: 100_000_000 + number%700_000_000, Longitude: 1_000_000_000}, Message: text}
 }
 
-// warm lets every chat say something, and makes its histories.
-func (l *clients) warm(ctx context.Context) error {
-	if l.mode.history == 0 {
-		_, err := l.run(ctx, 200*time.Millisecond)
+// warmUp sends notes on every chat, and writes the histories.
+func (c *clients) warmUp(ctx context.Context) error {
+	if c.mode.history == 0 {
+		_, err := c.run(ctx, 200*time.Millisecond)
 		return err
 	}
-	l.lengths = make([][placesOfChat]int, len(l.chats))
-	errs := make([]error, len(l.chats))
-	var warming sync.WaitGroup
-	for i := range l.chats {
-		warming.Go(func() {
-			for range placesOfChat * l.mode.history {
-				if _, err := l.replay(i); err != nil {
+	c.lengths = make([][locationsPerChat]int, len(c.chats))
+	errs := make([]error, len(c.chats))
+	var running sync.WaitGroup
+	for i := range c.chats {
+		running.Go(func() {
+			for range locationsPerChat * c.mode.history {
+				if _, err := c.replay(i); err != nil {
 					errs[i] = err
 					return
 				}
 			}
 		})
 	}
-	warming.Wait()
+	running.Wait()
 	return errors.Join(errs...)
 }
 
-// replay adds a note to a history of a chat, and reads all of it.
-func (l *clients) replay(chat int) (received int64, err error) {
-	lengths := &l.lengths[chat]
-	place := 0
+// replay appends a note to the shortest history of a chat, and reads the reply, which has all of it.
+func (c *clients) replay(chat int) (received int64, err error) {
+	lengths := &c.lengths[chat]
+	number := 0
 	for i := range lengths {
-		if lengths[i] < lengths[place] {
-			place = i
+		if lengths[i] < lengths[number] {
+			number = i
 		}
 	}
-	err = l.chats[chat].Send(&pb.RouteNote{Location: &pb.Point{Latitude: int32(chat), Longitude: int32(place)}, Message: text})
+	err = c.chats[chat].Send(&pb.RouteNote{Location: &pb.Point{Latitude: int32(chat), Longitude: int32(number)}, Message: text})
 	if err != nil {
 		return 0, err
 	}
-	lengths[place]++
-	for range lengths[place] {
-		if _, err := l.chats[chat].Recv(); err != nil {
+	lengths[number]++
+	for range lengths[number] {
+		if _, err := c.chats[chat].Recv(); err != nil {
 			return received, err
 		}
 		received++
@@ -123,41 +123,41 @@ func (l *clients) replay(chat int) (received int64, err error) {
 	return received, nil
 }
 
-// run chats for a while and returns how many notes came back.
-func (l *clients) run(ctx context.Context, length time.Duration) (received int64, err error) {
+// run uses all chats for a time, and returns the number of received notes.
+func (c *clients) run(ctx context.Context, length time.Duration) (received int64, err error) {
 	deadline := time.Now().Add(length)
 	var total atomic.Int64
-	errs := make([]error, len(l.chats))
-	var chatting sync.WaitGroup
-	for i := range l.chats {
-		chatting.Go(func() {
+	errs := make([]error, len(c.chats))
+	var running sync.WaitGroup
+	for i := range c.chats {
+		running.Go(func() {
 			var count int64
-			count, errs[i] = l.chat(ctx, i, deadline)
+			count, errs[i] = c.chat(ctx, i, deadline)
 			total.Add(count)
 		})
 	}
-	chatting.Wait()
+	running.Wait()
 	return total.Load(), errors.Join(errs...)
 }
 
-// chat holds one chat until the deadline, and reads until each note has its reply.
-func (l *clients) chat(ctx context.Context, i int, deadline time.Time) (received int64, err error) {
-	if l.mode.ahead > 1 {
-		return l.writeAhead(ctx, l.chats[i], deadline)
+// chat uses one chat until the deadline, and waits for the last replies.
+func (c *clients) chat(ctx context.Context, i int, deadline time.Time) (received int64, err error) {
+	if c.mode.ahead > 1 {
+		return c.writeAhead(ctx, c.chats[i], deadline)
 	}
 	for time.Now().Before(deadline) {
-		if l.mode.history > 0 {
-			count, err := l.replay(i)
+		if c.mode.history > 0 {
+			count, err := c.replay(i)
 			received += count
 			if err != nil {
 				return received, err
 			}
 			continue
 		}
-		if err := l.chats[i].Send(l.newNote()); err != nil {
+		if err := c.chats[i].Send(c.newNote()); err != nil {
 			return received, err
 		}
-		if _, err := l.chats[i].Recv(); err != nil {
+		if _, err := c.chats[i].Recv(); err != nil {
 			return received, err
 		}
 		received++
@@ -165,27 +165,27 @@ func (l *clients) chat(ctx context.Context, i int, deadline time.Time) (received
 	return received, nil
 }
 
-// writeAhead writes as many notes ahead as the mode has.
-func (l *clients) writeAhead(ctx context.Context, chat pb.RouteGuide_RouteChatClient, deadline time.Time) (received int64, err error) {
-	waiting := make(chan struct{}, l.mode.ahead)
+// writeAhead sends notes with mode.ahead of them in flight.
+func (c *clients) writeAhead(ctx context.Context, chat pb.RouteGuide_RouteChatClient, deadline time.Time) (received int64, err error) {
+	inFlight := make(chan struct{}, c.mode.ahead)
 	sent := make(chan error, 1)
 	go func() {
-		defer close(waiting)
+		defer close(inFlight)
 		for time.Now().Before(deadline) {
 			select {
-			case waiting <- struct{}{}:
+			case inFlight <- struct{}{}:
 			case <-ctx.Done():
 				sent <- ctx.Err()
 				return
 			}
-			if err := chat.Send(l.newNote()); err != nil {
+			if err := chat.Send(c.newNote()); err != nil {
 				sent <- err
 				return
 			}
 		}
 		sent <- nil
 	}()
-	for range waiting {
+	for range inFlight {
 		if _, err := chat.Recv(); err != nil {
 			return received, err
 		}

@@ -14,8 +14,8 @@ import (
 
 const latencyName = "latency at a fixed rate"
 
-// latency measures how long replies take at half of the rate that the reference reaches at most. Here the
-// load is ours: it writes notes when they are due, and counts from then on.
+// latency measures the latency of replies at half of the maximum rate of the reference. The load generator is `client
+// load`, in an open loop: latency counts from the due time of a note.
 func latency(contestants []*contestant, options *options, folder string) error {
 	client, err := process.Build("../..", "example.com/routeguide/client", folder)
 	if err != nil {
@@ -23,18 +23,18 @@ func latency(contestants []*contestant, options *options, folder string) error {
 	}
 	p50s := make(map[*contestant][]float64)
 	p99s := make(map[*contestant][]float64)
-	var tops []float64
+	var maxRates []float64
 	for range options.rounds {
-		top, err := contestants[0].load(client, 0, options.length)
+		result, err := contestants[0].load(client, 0, options.length)
 		if err != nil {
 			return err
 		}
-		tops = append(tops, top.NotesPerSecond)
+		maxRates = append(maxRates, result.NotesPerSecond)
 	}
-	rate := measure.Median(tops) / 2
+	rate := measure.Median(maxRates) / 2
 	for range options.rounds {
 		for _, contestant := range contestants {
-			if !contestant.answersNotes() {
+			if !contestant.isRouteGuide() {
 				continue
 			}
 			result, err := contestant.load(client, rate, 2*options.length)
@@ -46,10 +46,10 @@ func latency(contestants []*contestant, options *options, folder string) error {
 		}
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "one at a time, 32 chats on 2 connections, %.0f notes/s are due, half of what grpc-go's server reaches; %d rounds of %v in turn\n", rate, options.rounds, 2*options.length)
+	fmt.Fprintf(table, "one at a time, 32 chats on 2 connections, open loop at %.0f notes/s, half of grpc-go's maximum; %d interleaved rounds of %v\n", rate, options.rounds, 2*options.length)
 	fmt.Fprintln(table, "server\tp50, ms\tratio\tp99, ms\tratio")
 	for _, contestant := range contestants {
-		if contestant.answersNotes() {
+		if contestant.isRouteGuide() {
 			fmt.Fprintf(table, "%s\t%.3f\t%s\t%.3f\t%s\n", contestant.name,
 				measure.Median(p50s[contestant]), measure.Ratios(p50s[contestant], p50s[contestants[0]]),
 				measure.Median(p99s[contestant]), measure.Ratios(p99s[contestant], p99s[contestants[0]]))
@@ -58,12 +58,12 @@ func latency(contestants []*contestant, options *options, folder string) error {
 	return table.Flush()
 }
 
-// answersNotes returns whether the server is a RouteGuide server.
-func (c *contestant) answersNotes() bool {
+// isRouteGuide returns whether the server is a RouteGuide server, not an echo.
+func (c *contestant) isRouteGuide() bool {
 	return c.stock || c.ours
 }
 
-// loadResult is what of `client load --json` is used here.
+// loadResult has the used fields of `client load --json`.
 type loadResult struct {
 	NotesPerSecond float64
 	Latency        struct {
@@ -72,7 +72,7 @@ type loadResult struct {
 	}
 }
 
-// load puts the load of our client on a fresh server; with the rate 0, as much as it takes.
+// load runs `client load` against a fresh server. Rate is in notes per second; 0 is a closed loop.
 func (c *contestant) load(client string, rate float64, length time.Duration) (result loadResult, err error) {
 	server, address, err := c.start()
 	if err != nil {

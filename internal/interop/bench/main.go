@@ -1,6 +1,6 @@
-// Command bench measures our server against grpc-go's RouteGuide server, with grpc-go's client as the
-// load for both, and against a bare net/http echo as the floor. The servers are processes and take
-// turns, so that what else the machine does falls on all of them.
+// Command bench compares our server with grpc-go's RouteGuide server, under the load of grpc-go's client, and with a
+// bare net/http echo as the lower bound. The servers are processes. Their rounds are interleaved, so that noise of the
+// machine affects all of them.
 package main
 
 import (
@@ -20,11 +20,11 @@ import (
 
 func main() {
 	var options options
-	flag.IntVar(&options.rounds, "rounds", 15, "rounds of each server and mode")
+	flag.IntVar(&options.rounds, "rounds", 15, "number of rounds of each server and mode")
 	flag.DurationVar(&options.length, "round", 500*time.Millisecond, "length of a round")
-	flag.StringVar(&options.only, "only", "", "measure the modes whose names contain this")
-	flag.BoolVar(&options.variants, "variants", false, "measure our server against itself, built with a profile, and with other settings of the garbage collector")
-	flag.StringVar(&options.profiles, "profiles", "", "measure nothing, and write a CPU profile of our server in each mode to this folder")
+	flag.StringVar(&options.only, "only", "", "measure only modes whose names contain this")
+	flag.BoolVar(&options.variants, "variants", false, "compare our server with itself, built with PGO, and with other GOGC settings")
+	flag.StringVar(&options.profiles, "profiles", "", "write a CPU profile of our server in each mode to this folder, instead of measuring")
 	flag.Parse()
 	if err := run(&options); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -40,18 +40,18 @@ type options struct {
 	profiles string
 }
 
-// contestant is a server that is measured.
+// contestant is a server under test.
 type contestant struct {
 	name    string
-	dir     string // of the module that it is built in
+	dir     string // a folder in the module of pkg
 	pkg     string
 	flags   []string // of go build
 	args    []string
 	env     []string
-	modes   func(mode) bool // that it is measured in
-	stock   bool            // it is grpc-go's, and takes no port 0
+	modes   func(mode) bool // whether to measure a mode
+	stock   bool            // grpc-go's server, which does not support port 0
 	ours    bool
-	program string
+	program string // path of the binary
 }
 
 const (
@@ -62,8 +62,8 @@ const (
 
 func allModes(mode) bool { return true }
 
-// field returns the servers that are measured. The first one is the reference.
-func field(folder string) []*contestant {
+// allContestants returns the servers under test. The first one is the reference.
+func allContestants(folder string) []*contestant {
 	echo := func(m mode) bool { return m.echo }
 	return []*contestant{
 		{name: "grpc-go", dir: ".", pkg: stockServer, stock: true, modes: allModes},
@@ -80,9 +80,9 @@ func field(folder string) []*contestant {
 
 func memory() []string { return []string{"--store", "memory:", "--listen", "127.0.0.1:0"} }
 
-// variants returns our server as it is built and run, and otherwise.
+// variants returns our server as it is released, and with other build and runtime settings.
 func variants(folder string) ([]*contestant, error) {
-	plain := &contestant{name: "as it is", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true}
+	plain := &contestant{name: "default", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true}
 	if err := build([]*contestant{plain}, folder); err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func variants(folder string) ([]*contestant, error) {
 	}
 	return []*contestant{
 		plain,
-		{name: "built with a profile", dir: "../..", pkg: ourServer, flags: []string{"-pgo=" + merged}, args: memory(), modes: allModes},
+		{name: "PGO", dir: "../..", pkg: ourServer, flags: []string{"-pgo=" + merged}, args: memory(), modes: allModes},
 		{name: "GOGC=200", dir: "../..", pkg: ourServer, env: []string{"GOGC=200"}, args: memory(), modes: allModes},
 		{name: "GOGC=400", dir: "../..", pkg: ourServer, env: []string{"GOGC=400"}, args: memory(), modes: allModes},
 	}, nil
@@ -115,7 +115,7 @@ func run(options *options) error {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	contestants := field(folder)
+	contestants := allContestants(folder)
 	if options.variants {
 		if contestants, err = variants(folder); err != nil {
 			return err
@@ -144,21 +144,21 @@ func run(options *options) error {
 	return nil
 }
 
-// throughput prints how many notes come back in each mode, and what they cost the server.
+// throughput prints the received notes per second in each mode, and the server's CPU time per note.
 func throughput(contestants []*contestant, options *options) error {
 	for _, mode := range modes {
 		if !strings.Contains(mode.name, options.only) {
 			continue
 		}
-		if err := takeTurns(mode, contestants, options); err != nil {
+		if err := interleaveRounds(mode, contestants, options); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// takeTurns lets the servers take turns in a mode.
-func takeTurns(mode mode, contestants []*contestant, options *options) error {
+// interleaveRounds measures the servers in a mode, in alternating rounds.
+func interleaveRounds(mode mode, contestants []*contestant, options *options) error {
 	rates := make(map[*contestant][]float64)
 	costs := make(map[*contestant][]float64)
 	for range options.rounds {
@@ -175,7 +175,7 @@ func takeTurns(mode mode, contestants []*contestant, options *options) error {
 		}
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "%s; %d rounds of %v in turn, with grpc-go's client; ratios against the first server: median (min, max)\n", mode.name, options.rounds, options.length)
+	fmt.Fprintf(table, "%s; %d interleaved rounds of %v, with grpc-go's client; ratios against the first server: median (min, max)\n", mode.name, options.rounds, options.length)
 	fmt.Fprintln(table, "server\tnotes/s\tratio\tserver CPU, us per note\tratio")
 	reference := contestants[0]
 	for _, contestant := range contestants {
@@ -188,7 +188,7 @@ func takeTurns(mode mode, contestants []*contestant, options *options) error {
 	return table.Flush()
 }
 
-// start runs the server and waits until it listens.
+// start starts the server and waits until it listens.
 func (c *contestant) start() (server *process.Process, address string, err error) {
 	args := c.args
 	if c.stock {
@@ -214,8 +214,7 @@ func (c *contestant) start() (server *process.Process, address string, err error
 	return server, address, nil
 }
 
-// round measures a fresh server: notes received in a second, and the server's CPU for each in
-// microseconds.
+// round measures a fresh server: received notes per second, and the server's CPU time per note in microseconds.
 func (c *contestant) round(mode mode, length time.Duration) (rate, cost float64, err error) {
 	server, address, err := c.start()
 	if err != nil {
@@ -229,7 +228,7 @@ func (c *contestant) round(mode mode, length time.Duration) (rate, cost float64,
 		return 0, 0, err
 	}
 	defer load.close()
-	if err := load.warm(ctx); err != nil {
+	if err := load.warmUp(ctx); err != nil {
 		return 0, 0, err
 	}
 	before, err := measure.CPU(server.PID())

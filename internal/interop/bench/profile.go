@@ -36,21 +36,21 @@ func profile(contestants []*contestant, folder string, length time.Duration, onl
 	return nil
 }
 
-// mergedProfile writes one CPU profile of our servers in all modes to a file.
+// mergedProfile writes a CPU profile, merged from those of our servers in all modes, to a file.
 func mergedProfile(contestants []*contestant, folder, file string) error {
 	profiles := filepath.Join(folder, "profiles")
 	if err := profile(contestants, profiles, 5*time.Second, ""); err != nil {
 		return err
 	}
-	each, err := filepath.Glob(filepath.Join(profiles, "*.pprof"))
+	files, err := filepath.Glob(filepath.Join(profiles, "*.pprof"))
 	if err != nil {
 		return err
 	}
-	var merged, problem bytes.Buffer
-	command := exec.Command("go", append([]string{"tool", "pprof", "-proto"}, each...)...)
-	command.Stdout, command.Stderr = &merged, &problem
+	var merged, stderr bytes.Buffer
+	command := exec.Command("go", append([]string{"tool", "pprof", "-proto"}, files...)...)
+	command.Stdout, command.Stderr = &merged, &stderr
 	if err := command.Run(); err != nil {
-		return fmt.Errorf("merge profiles: %w\n%s", err, problem.Bytes())
+		return fmt.Errorf("merge profiles: %w\n%s", err, stderr.Bytes())
 	}
 	return os.WriteFile(file, merged.Bytes(), 0o644)
 }
@@ -76,7 +76,7 @@ func (c *contestant) profile(mode mode, length time.Duration, file string) error
 		return err
 	}
 	defer load.close()
-	if err := load.warm(ctx); err != nil {
+	if err := load.warmUp(ctx); err != nil {
 		return err
 	}
 	loaded := make(chan error, 1)
@@ -88,7 +88,7 @@ func (c *contestant) profile(mode mode, length time.Duration, file string) error
 	return errors.Join(err, <-loaded)
 }
 
-// download writes what is at url to a file.
+// download writes the response of url to a file.
 func download(ctx context.Context, url, file string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {

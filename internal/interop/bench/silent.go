@@ -16,10 +16,9 @@ const (
 	silentConnections = 100
 )
 
-// silent measures what an open chat takes of the server's memory that has said one thing and then
-// nothing more.
+// silent measures the server's memory for each idle chat, after one note.
 func silent(contestants []*contestant) error {
-	fmt.Printf("%d silent chats on %d connections: resident memory of the server for each\n", silentChats, silentConnections)
+	fmt.Printf("%d silent chats on %d connections: resident memory of the server per chat\n", silentChats, silentConnections)
 	reference := 0.0
 	for _, contestant := range contestants {
 		if contestant.name == "ours, pebble" {
@@ -45,7 +44,7 @@ func (c *contestant) silent() (bytes float64, err error) {
 	defer server.Kill()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	before, err := settled(server)
+	before, err := settledMemory(server)
 	if err != nil {
 		return 0, err
 	}
@@ -55,9 +54,9 @@ func (c *contestant) silent() (bytes float64, err error) {
 	}
 	defer load.close()
 	errs := make(chan error, silentChats)
-	var chatting sync.WaitGroup
+	var running sync.WaitGroup
 	for _, chat := range load.chats {
-		chatting.Go(func() {
+		running.Go(func() {
 			err := chat.Send(load.newNote())
 			if err == nil {
 				_, err = chat.Recv()
@@ -65,21 +64,21 @@ func (c *contestant) silent() (bytes float64, err error) {
 			errs <- err
 		})
 	}
-	chatting.Wait()
+	running.Wait()
 	for range silentChats {
 		if err := <-errs; err != nil {
 			return 0, err
 		}
 	}
-	after, err := settled(server)
+	after, err := settledMemory(server)
 	if err != nil {
 		return 0, err
 	}
 	return float64(after-before) / silentChats, nil
 }
 
-// settled returns the resident memory of a server once it does not change any more.
-func settled(server *process.Process) (int64, error) {
+// settledMemory returns the resident memory of a server in bytes, once two samples are equal.
+func settledMemory(server *process.Process) (int64, error) {
 	last := int64(-1)
 	for range 60 {
 		now, err := measure.Memory(server.PID(), "VmRSS")

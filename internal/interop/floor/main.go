@@ -1,5 +1,5 @@
-// Command floor is a bare net/http server that echoes the bytes of any request, as they come: what a
-// chat costs at the least on net/http. It is a measure, and no RouteGuide server.
+// Command floor is a bare net/http server that echoes request bodies: the lower bound for the cost of a chat on
+// net/http. It is not a RouteGuide server.
 package main
 
 import (
@@ -13,15 +13,15 @@ import (
 )
 
 func main() {
-	calm := flag.Bool("wire", false, "read and write connections by the listener of server/wire")
+	useWire := flag.Bool("wire", false, "use the listener of server/wire")
 	flag.Parse()
-	if err := run(*calm); err != nil {
+	if err := run(*useWire); err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
 		os.Exit(1)
 	}
 }
 
-func run(calm bool) error {
+func run(useWire bool) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func run(calm bool) error {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: http.HandlerFunc(echo), Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
-	if calm {
+	if useWire {
 		listener = wire.NewListener(listener, 0)
 	}
 	return server.Serve(listener)

@@ -1,6 +1,5 @@
-// Package admin is what whoever runs a server looks at it with, over HTTP on a port of its own: whether it
-// lives and is ready, metrics, and profiles of what it does. It knows nothing of RouteGuide, nor of how calls are
-// served.
+// Package admin is the HTTP server for operators, on a port of its own: liveness, readiness, metrics and profiles. It
+// does not know RouteGuide, nor how calls are served.
 package admin
 
 import (
@@ -15,12 +14,12 @@ import (
 
 // NewHandler returns a handler that serves
 //
-//   - /healthz: 200 as long as the process lives;
-//   - /readyz: 200 while ready returns nil, and 503 with the reason otherwise;
-//   - /metrics: what metrics serves;
-//   - /debug/pprof/: profiles, for go tool pprof (https://pkg.go.dev/net/http/pprof).
+//   - /healthz: liveness, always 200;
+//   - /readyz: readiness, 200 while ready returns nil, and otherwise 503 with the error;
+//   - /metrics: the handler metrics;
+//   - /debug/pprof/: profiles for go tool pprof (https://pkg.go.dev/net/http/pprof).
 //
-// It asks nobody who they are. Profiles hold the names of files, and what was on the command line.
+// It has no authentication. Profiles contain file names and the command line.
 func NewHandler(ready func() error, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
@@ -42,17 +41,17 @@ func NewHandler(ready func() error, metrics http.Handler) http.Handler {
 	return mux
 }
 
-// readHeaderTimeout is how long a request's header may take to arrive.
+// readHeaderTimeout is the read deadline of a request's header.
 const readHeaderTimeout = 10 * time.Second
 
-// A Server serves a handler to whoever runs the process.
+// A Server is an HTTP server for operators.
 type Server struct {
 	listener net.Listener
 	http     *http.Server
-	served   chan error
+	served   chan error // receives the error of http.Serve
 }
 
-// Start serves handler on address, until Close.
+// Start listens on address and serves handler until Close.
 func Start(ctx context.Context, address string, handler http.Handler, logger *slog.Logger) (*Server, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -71,12 +70,12 @@ func Start(ctx context.Context, address string, handler http.Handler, logger *sl
 	return server, nil
 }
 
-// Addr returns the address that the server listens on.
+// Addr returns the listen address.
 func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// Close ends all requests, and then the server.
+// Close closes the listener and all connections, and waits for the server's goroutine.
 func (s *Server) Close() error {
 	err := s.http.Close()
 	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {

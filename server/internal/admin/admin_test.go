@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func TestHealthReadinessAndProfiles(t *testing.T) {
+func TestHandlerLivenessReadinessAndProfiles(t *testing.T) {
 	t.Parallel()
 	var draining atomic.Bool
 	handler := admin.NewHandler(func() error {

@@ -1,5 +1,4 @@
-// Package access says who may call a server: who shows a token that is in a file. It knows nothing of what
-// is called.
+// Package auth authenticates callers by bearer tokens from a file. It does not know the RPCs.
 package auth
 
 import (
@@ -16,31 +15,31 @@ import (
 
 	"connectrpc.com/authn"
 
-	"example.com/routeguide/internal/bearer"
+	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/internal/textfile"
 	"example.com/routeguide/server/internal/reload"
 )
 
-// minTokenBytes is how long a token must be. One of 16 random characters cannot be guessed.
-const minTokenBytes = 16
-
-// maxTokenBytes is how long a token may be: no longer than headers are by default.
-const maxTokenBytes = 64 << 10
-
-// hashed precedes the SHA-256 of a token, in hexadecimal digits, in a file that shall not have the token.
-const hashed = "sha256:"
+const (
+	// minTokenBytes is the shortest token, in bytes. 16 random characters cannot be guessed.
+	minTokenBytes = 16
+	// maxTokenBytes is the longest token, in bytes: the server's default limit of headers.
+	maxTokenBytes = 64 << 10
+	// hashPrefix marks a line that has the SHA-256 of a token, in hexadecimal, instead of the token.
+	hashPrefix = "sha256:"
+)
 
 // Tokens are the bearer tokens in a file. Its methods may be called concurrently.
 type Tokens struct {
-	file *reload.Files[[][sha256.Size]byte]
-	open map[string]bool // paths that need no token
+	hashes      *reload.Files[[][sha256.Size]byte]
+	publicPaths map[string]bool // paths that need no token
 }
 
-// NewTokens returns the tokens in a file: one a line in the syntax of RFC 6750, or its SHA-256 as sha256:<64 hexadecimal
-// digits>; empty lines, those that begin with # and a byte order mark do not count. The file is read again when it has changed. The paths
-// in open are for everyone.
-func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error) {
-	file, err := reload.New(func() ([][sha256.Size]byte, error) {
+// NewTokens reads the tokens from a file: one on each line in the syntax of RFC 6750, or its SHA-256 as sha256:<64
+// hexadecimal digits>. It ignores empty lines, comment lines that start with #, and a byte order mark. The file is
+// reloaded when it changes. Requests for publicPaths need no token.
+func NewTokens(path string, logger *slog.Logger, publicPaths ...string) (*Tokens, error) {
+	hashes, err := reload.New(func() ([][sha256.Size]byte, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
@@ -50,14 +49,14 @@ func NewTokens(path string, logger *slog.Logger, open ...string) (*Tokens, error
 	if err != nil {
 		return nil, err
 	}
-	tokens := &Tokens{file: file, open: make(map[string]bool)}
-	for _, path := range open {
-		tokens.open[path] = true
+	tokens := &Tokens{hashes: hashes, publicPaths: make(map[string]bool)}
+	for _, path := range publicPaths {
+		tokens.publicPaths[path] = true
 	}
 	return tokens, nil
 }
 
-// parse returns the hashes of the tokens in a file.
+// parse returns the hashes of the tokens in a file. Errors name the line and never contain a token.
 func parse(file []byte) ([][sha256.Size]byte, error) {
 	text, err := textfile.Decode(file)
 	if err != nil {
@@ -67,77 +66,77 @@ func parse(file []byte) ([][sha256.Size]byte, error) {
 	number := 0
 	for line := range strings.Lines(string(text)) {
 		number++
-		hash, there, err := parseLine(line)
+		hash, ok, err := parseLine(line)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		if there {
+		if ok {
 			hashes = append(hashes, hash)
 		}
 	}
 	if len(hashes) == 0 {
-		return nil, errors.New("there is no token in it, so nobody could come in")
+		return nil, errors.New("no token in the file: all calls would be refused")
 	}
 	return hashes, nil
 }
 
-// parseLine returns the hash of the token in a line, and whether there is one. No error shows a token.
-func parseLine(line string) (hash [sha256.Size]byte, there bool, err error) {
+// parseLine returns the hash of the token in a line, and false for an empty line or a comment.
+func parseLine(line string) (hash [sha256.Size]byte, ok bool, err error) {
 	token := strings.TrimSpace(line)
 	if strings.Contains(token, "\r") {
-		return hash, false, errors.New("a carriage return alone ends no line: save the file with line ends of LF or CRLF")
+		return hash, false, errors.New("a carriage return without a line feed (save the file with LF or CRLF)")
 	}
 	if token == "" || strings.HasPrefix(token, "#") {
 		return hash, false, nil
 	}
-	if digits, ok := strings.CutPrefix(token, hashed); ok {
+	if digits, ok := strings.CutPrefix(token, hashPrefix); ok {
 		decoded, err := hex.DecodeString(digits)
 		if err != nil || len(decoded) != sha256.Size {
-			return hash, false, fmt.Errorf("want %s and %d hexadecimal digits", hashed, 2*sha256.Size)
+			return hash, false, fmt.Errorf("want %s and %d hexadecimal digits", hashPrefix, 2*sha256.Size)
 		}
 		return [sha256.Size]byte(decoded), true, nil
 	}
-	if err := bearer.Check(token); err != nil {
+	if err := credentials.CheckToken(token); err != nil {
 		return hash, false, err
 	}
 	if len(token) < minTokenBytes {
-		return hash, false, fmt.Errorf("the token is too short: want %d characters or more", minTokenBytes)
+		return hash, false, fmt.Errorf("the token is too short: want at least %d characters", minTokenBytes)
 	}
 	if len(token) > maxTokenBytes {
-		return hash, false, fmt.Errorf("the token is too long: want %d characters or less", maxTokenBytes)
+		return hash, false, fmt.Errorf("the token is too long: want at most %d characters", maxTokenBytes)
 	}
 	return sha256.Sum256([]byte(token)), true, nil
 }
 
-// Require returns a handler that answers requests without one of the tokens with UNAUTHENTICATED, in their
-// protocol, and passes all others on to next.
+// Require returns middleware that answers a request without a valid token with UNAUTHENTICATED, in the protocol of the
+// request.
 func (t *Tokens) Require(next http.Handler) http.Handler {
-	guarded := authn.NewMiddleware(func(_ context.Context, request authn.Request) (any, error) {
+	authenticated := authn.NewMiddleware(func(_ context.Context, request authn.Request) (any, error) {
 		return nil, t.check(request.Header().Get("Authorization"))
 	}).Wrap(next)
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		// The whole path, and no other form of it: a handler may serve all that is below its own.
-		if t.open[request.URL.Path] {
+		// Compare the exact path: a handler may serve all paths below its own.
+		if t.publicPaths[request.URL.Path] {
 			next.ServeHTTP(response, request)
 			return
 		}
-		guarded.ServeHTTP(response, request)
+		authenticated.ServeHTTP(response, request)
 	})
 }
 
-// check returns an error unless there is a token in a header that is in the file.
+// check returns an error unless an Authorization header has a token from the file. It compares in constant time.
 func (t *Tokens) check(authorization string) error {
 	kind, token, ok := strings.Cut(authorization, " ")
 	if !ok || !strings.EqualFold(kind, "Bearer") {
-		return authn.Errorf("this server needs a token: send the header Authorization: Bearer <token>")
+		return authn.Errorf("no bearer token: send the header Authorization: Bearer <token>")
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	known := 0
-	for _, other := range t.file.Get() {
+	for _, other := range t.hashes.Get() {
 		known |= subtle.ConstantTimeCompare(hash[:], other[:])
 	}
 	if known == 0 {
-		return authn.Errorf("the token is not one that this server knows")
+		return authn.Errorf("unknown bearer token")
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func tokensIn(t *testing.T, text string) (*auth.Tokens, error) {
 	return auth.NewTokens(path, slog.New(slog.DiscardHandler), "/open")
 }
 
-func TestAFileOfTokensThatMakesNoSense(t *testing.T) {
+func TestNewTokensRefusesInvalidFile(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":                              "no token",
@@ -36,7 +36,7 @@ func TestAFileOfTokensThatMakesNoSense(t *testing.T) {
 		"sha256:0123":                   "line 1",
 		strings.Repeat("x", 100_000):    "too long",
 		"\n\nsha256:" + "zz01234567890": "line 3",
-		// What editors and shells make of a file of tokens.
+		// Damage that editors and shells cause.
 		"# ours\r" + token + "\r":                  "line 1: a carriage return",
 		token + "\r" + token:                       "line 1: a carriage return",
 		token + "\n\"" + token + "\"":              "line 2: a token has only",
@@ -57,11 +57,11 @@ func TestAFileOfTokensThatMakesNoSense(t *testing.T) {
 		}
 	}
 	if _, err := auth.NewTokens(filepath.Join(t.TempDir(), "missing"), slog.New(slog.DiscardHandler)); err == nil {
-		t.Error("a file that is not there is taken")
+		t.Error("a missing file is no error")
 	}
 }
 
-func TestWhoMayCall(t *testing.T) {
+func TestRequire(t *testing.T) {
 	t.Parallel()
 	tokens, err := tokensIn(t, "# ours\n 0123456789abcdef \nsha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855\n")
 	if err != nil {
@@ -72,7 +72,7 @@ func TestWhoMayCall(t *testing.T) {
 	}))
 	for _, test := range []struct {
 		path, authorization string
-		in                  bool
+		allowed             bool
 	}{
 		{"/open", "", true},
 		{"/open/more", "", false},
@@ -81,12 +81,12 @@ func TestWhoMayCall(t *testing.T) {
 		{"/closed", "", false},
 		{"/closed", "Bearer 0123456789abcdef", true},
 		{"/closed", "bearer  0123456789abcdef ", true},
-		{"/closed", "Bearer ", true}, // Its hash is in the file, which is up to who wrote that.
+		{"/closed", "Bearer ", true}, // The file has the hash of the empty token.
 		{"/closed", "Bearer 0123456789abcdeF", false},
 		{"/closed", "Bearer 0123456789abcdef0", false},
 		{"/closed", "Basic 0123456789abcdef", false},
 		{"/closed", "0123456789abcdef", false},
-		// The hash itself is no token.
+		// The hash is not a token.
 		{"/closed", "Bearer sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855", false},
 	} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+test.path, nil)
@@ -95,26 +95,26 @@ func TestWhoMayCall(t *testing.T) {
 		}
 		response := httptest.NewRecorder()
 		handler.ServeHTTP(response, request)
-		if in := response.Code == http.StatusNoContent; in != test.in {
-			t.Errorf("%s with %q: got %d, want in: %v", test.path, test.authorization, response.Code, test.in)
+		if allowed := response.Code == http.StatusNoContent; allowed != test.allowed {
+			t.Errorf("%s with %q: got %d, want allowed: %v", test.path, test.authorization, response.Code, test.allowed)
 		}
 	}
 }
 
-func TestTokensOfEverySyntaxComeInAfterABOM(t *testing.T) {
+func TestNewTokensSkipsBOM(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"\xef\xbb\xbf" + token + "\r\n", "\xef\xbb\xbf# ours\r\n\r\n" + token, "az09-._~+/AZ0123==\n" + token} {
 		tokens, err := tokensIn(t, text)
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
-		} else if !comesIn(tokens, token) {
-			t.Errorf("%q: the token is not let in", text)
+		} else if !isAllowed(tokens, token) {
+			t.Errorf("%q: the token is refused", text)
 		}
 	}
 }
 
-// comesIn returns whether who shows a token is let in.
-func comesIn(tokens *auth.Tokens, token string) bool {
+// isAllowed returns whether a request with the token passes Require.
+func isAllowed(tokens *auth.Tokens, token string) bool {
 	request := httptest.NewRequest(http.MethodPost, "http://x/closed", nil)
 	request.Header.Set("Authorization", "Bearer "+token)
 	response := httptest.NewRecorder()
@@ -124,8 +124,8 @@ func comesIn(tokens *auth.Tokens, token string) bool {
 	return response.Code == http.StatusNoContent
 }
 
-// While the server runs, a file of tokens that makes no sense changes nothing, and the log names the line.
-func TestTokensStayWhenTheirFileIsDamaged(t *testing.T) {
+// An invalid file does not replace the tokens in use, and the log names the line.
+func TestTokensSurviveReloadOfInvalidFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "tokens")
 	write := func(text string) {
@@ -144,8 +144,8 @@ func TestTokensStayWhenTheirFileIsDamaged(t *testing.T) {
 		for _, damaged := range []string{"\"" + other + "\"\n", "# ours\n" + other + "\r" + other, "\xff\xfef\x00"} {
 			write(damaged)
 			time.Sleep(2 * time.Second)
-			if !comesIn(tokens, token) {
-				t.Errorf("%q: the token that was there is not let in", damaged)
+			if !isAllowed(tokens, token) {
+				t.Errorf("%q: the previous token is refused", damaged)
 			}
 		}
 		for _, want := range []string{"line 1: a token has only", "line 2: a carriage return", "line 1: it begins with a byte order mark of UTF-16"} {
@@ -155,8 +155,8 @@ func TestTokensStayWhenTheirFileIsDamaged(t *testing.T) {
 		}
 		write("\xef\xbb\xbf" + other)
 		time.Sleep(2 * time.Second)
-		if comesIn(tokens, token) || !comesIn(tokens, other) {
-			t.Error("the tokens of the file that was mended are not in force")
+		if isAllowed(tokens, token) || !isAllowed(tokens, other) {
+			t.Error("the tokens of the repaired file are not in use")
 		}
 	})
 }

@@ -1,18 +1,18 @@
-// Package clients bounds what each client may take: how fast, and how much at once. It tells clients apart by
-// the address that they call from, and knows nothing of what they ask for. Who a client says that it calls for,
-// in a header, does not count: it may say what it likes.
+// Package clientlimit limits each client: a token bucket for its rate, and quotas for what it holds at once. A client
+// is an IP address of a peer, or an IPv6 /64. Headers such as X-Forwarded-For do not count, because a client can forge
+// them. The package does not know what is limited.
 package clientlimit
 
 import "net/netip"
 
-// clientBits is how much of an IPv6 address says whose it is: a home or a host gets 64 bits for itself
+// clientBits is the length of the IPv6 prefix of a client: a site gets at least a /64
 // (https://www.rfc-editor.org/rfc/rfc6177).
 const clientBits = 64
 
-// client is the addresses that one client has.
+// client is the IP prefix of one client.
 type client = netip.Prefix
 
-// clientAt returns the client that calls from an address, host:port. What is no address is one client.
+// clientAt returns the client at a peer's host:port. All invalid addresses are one client.
 func clientAt(address string) client {
 	parsed, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -23,6 +23,6 @@ func clientAt(address string) client {
 	if ip.Is6() {
 		bits = clientBits
 	}
-	prefix, _ := ip.Prefix(bits) // The error is one of a number of bits that the address does not have.
+	prefix, _ := ip.Prefix(bits) // The error is for more bits than the address has.
 	return prefix
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A quota must not grow with the clients that it has ever seen.
-func TestQuotaForgetsClientsThatHoldNothing(t *testing.T) {
+// A quota must not grow with the number of clients it has seen.
+func TestQuotaDropsClientsThatHoldNothing(t *testing.T) {
 	t.Parallel()
 	quota := NewQuota(100, 2)
 	for i := range 1000 {
@@ -15,12 +15,12 @@ func TestQuotaForgetsClientsThatHoldNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		if quota.Acquire(address, 1) == nil {
-			t.Fatal("a client has more than its share")
+			t.Fatal("a client holds more than its share")
 		}
 		quota.Release(address, 1)
 		quota.Release(address, 1)
-		if entries := len(quota.held); entries != 0 {
-			t.Fatalf("%d clients are kept that hold nothing", entries)
+		if entries := len(quota.byClient); entries != 0 {
+			t.Fatalf("%d entries of clients that hold nothing", entries)
 		}
 	}
 }
@@ -28,7 +28,7 @@ func TestQuotaForgetsClientsThatHoldNothing(t *testing.T) {
 func TestShareIsRoundedUp(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		most  int64
+		limit int64
 		share float64
 		want  int64
 	}{
@@ -42,8 +42,8 @@ func TestShareIsRoundedUp(t *testing.T) {
 		{0, 0.1, 0},
 		{100, 0, 0},
 	} {
-		if got := Share(test.most, test.share); got != test.want {
-			t.Errorf("a share of %g of %d is %d, want %d", test.share, test.most, got, test.want)
+		if got := Share(test.limit, test.share); got != test.want {
+			t.Errorf("a share of %g of %d is %d, want %d", test.share, test.limit, got, test.want)
 		}
 	}
 }

@@ -7,75 +7,76 @@ import (
 )
 
 var (
-	// ErrFull says that all clients together have as much as they may.
-	ErrFull = errors.New("the server has no more for anyone")
-	// ErrShare says that one client has as much as it may, while there is more for others.
-	ErrShare = errors.New("the server has more for other clients only")
+	// ErrFull means that all clients together have reached the limit.
+	ErrFull = errors.New("the limit of the server is reached")
+	// ErrShare means that the client has reached its share, below the limit of the server.
+	ErrShare = errors.New("the share of this client is reached")
 )
 
-// A Quota bounds how much of something clients may have at once. Its methods may be called concurrently.
+// A Quota limits an amount that clients hold at once: for each client, and for all together. Its methods may be called
+// concurrently.
 type Quota struct {
-	most, each int64
+	limit, clientLimit int64 // 0 is no limit
 
-	mu   sync.Mutex // guards the rest
-	all  int64
-	held map[client]int64 // what each client has that has any
+	mu       sync.Mutex // guards the rest
+	inUse    int64
+	byClient map[client]int64 // clients that hold nothing have no entry
 }
 
-// NewQuota returns a quota for all clients together, and for each of them. With 0, there is no bound.
-func NewQuota(most, each int64) *Quota {
-	return &Quota{most: most, each: each, held: make(map[client]int64)}
+// NewQuota returns a quota with a limit for all clients together, and one for each client. 0 is no limit.
+func NewQuota(limit, clientLimit int64) *Quota {
+	return &Quota{limit: limit, clientLimit: clientLimit, byClient: make(map[client]int64)}
 }
 
-// Share returns how much of most is the share of each client, which is between 0 and 1, and at least one. With 0 for
-// one of them, there is no bound.
-func Share(most int64, share float64) int64 {
-	return int64(math.Ceil(float64(most) * share))
+// Share returns the limit for each client: the fraction share of limit, rounded up. It returns 0, no limit, if one of
+// them is 0.
+func Share(limit int64, share float64) int64 {
+	return int64(math.Ceil(float64(limit) * share))
 }
 
-// Acquire takes an amount for the client that calls from an address, host:port. It does not wait: the error is
-// [ErrFull] or [ErrShare], and then nothing was taken. What was taken must be given back.
+// Acquire acquires an amount for the client at a peer's host:port. It does not wait: on [ErrFull] or [ErrShare],
+// nothing was acquired. The caller must Release what it acquired.
 func (q *Quota) Acquire(address string, amount int64) error {
 	client := q.clientAt(address)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
-	case q.each > 0 && q.held[client]+amount > q.each:
+	case q.clientLimit > 0 && q.byClient[client]+amount > q.clientLimit:
 		return ErrShare
-	case q.most > 0 && q.all+amount > q.most:
+	case q.limit > 0 && q.inUse+amount > q.limit:
 		return ErrFull
 	}
-	q.all += amount
-	if q.each > 0 {
-		q.held[client] += amount
+	q.inUse += amount
+	if q.clientLimit > 0 {
+		q.byClient[client] += amount
 	}
 	return nil
 }
 
-// Release gives back what was taken.
+// Release releases an amount that Acquire acquired for the same client.
 func (q *Quota) Release(address string, amount int64) {
 	client := q.clientAt(address)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.all -= amount
-	if q.each == 0 {
+	q.inUse -= amount
+	if q.clientLimit == 0 {
 		return
 	}
-	if q.held[client] -= amount; q.held[client] <= 0 {
-		delete(q.held, client)
+	if q.byClient[client] -= amount; q.byClient[client] <= 0 {
+		delete(q.byClient, client)
 	}
 }
 
-// InUse returns how much is taken.
+// InUse returns the amount that all clients hold.
 func (q *Quota) InUse() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.all
+	return q.inUse
 }
 
-// clientAt returns the client at an address, unless nobody needs to know.
+// clientAt is the function clientAt, without its cost if there is no limit for each client.
 func (q *Quota) clientAt(address string) client {
-	if q.each == 0 {
+	if q.clientLimit == 0 {
 		return client{}
 	}
 	return clientAt(address)

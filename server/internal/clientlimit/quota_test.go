@@ -8,7 +8,7 @@ import (
 	"example.com/routeguide/server/internal/clientlimit"
 )
 
-func TestAQuotaIsForAllAndForEach(t *testing.T) {
+func TestQuotaLimitsEachClientAndAll(t *testing.T) {
 	t.Parallel()
 	quota := clientlimit.NewQuota(10, 4)
 	const a, again, b, c = "192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "[2001:db8::1]:1"
@@ -26,12 +26,12 @@ func TestAQuotaIsForAllAndForEach(t *testing.T) {
 		{c, 1, clientlimit.ErrFull},
 	} {
 		if err := quota.Acquire(step.address, step.amount); !errors.Is(err, step.want) {
-			t.Errorf("%s takes %d: got %v, want %v", step.address, step.amount, err, step.want)
+			t.Errorf("%s acquires %d: got %v, want %v", step.address, step.amount, err, step.want)
 		}
 	}
 	quota.Release(again, 4)
 	if err := quota.Acquire(c, 2); err != nil {
-		t.Errorf("after another has given back: %v", err)
+		t.Errorf("after another client's Release: %v", err)
 	}
 	quota.Release(b, 4)
 	quota.Release(c, 4)
@@ -40,12 +40,12 @@ func TestAQuotaIsForAllAndForEach(t *testing.T) {
 	}
 }
 
-func TestWithoutABoundEverythingCanBeTaken(t *testing.T) {
+func TestQuotaWithoutLimit(t *testing.T) {
 	t.Parallel()
 	quota := clientlimit.NewQuota(0, 0)
-	var taking sync.WaitGroup
+	var clients sync.WaitGroup
 	for range 8 {
-		taking.Go(func() {
+		clients.Go(func() {
 			for range 1000 {
 				if err := quota.Acquire("192.0.2.1:1", 1<<40); err != nil {
 					t.Error(err)
@@ -56,7 +56,7 @@ func TestWithoutABoundEverythingCanBeTaken(t *testing.T) {
 			}
 		})
 	}
-	taking.Wait()
+	clients.Wait()
 	if taken := quota.InUse(); taken != 0 {
 		t.Errorf("%d is taken after all was given back", taken)
 	}

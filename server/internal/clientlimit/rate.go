@@ -6,32 +6,30 @@ import (
 )
 
 const (
-	// maxClients is how many clients are known at once, about 200 bytes each. Who has not called for
-	// longest is forgotten first, and then begins anew.
+	// maxClients is the size of the LRU cache of token buckets, about 200 bytes each. A client that was evicted starts
+	// with a full bucket.
 	maxClients = 100_000
-	// burstSeconds is for how many seconds' worth a client that has been silent may go as fast as it
-	// likes.
+	// burstSeconds is the size of a token bucket, in seconds at the rate.
 	burstSeconds = 10
 )
 
-// RateLimiters bound how often each client may do something. Its methods may be called concurrently.
+// RateLimiters are token buckets, one for each client. Its methods may be called concurrently.
 type RateLimiters struct {
 	perSecond float64
-	limiters  *lru.Cache[client, *rate.Limiter]
+	limiters  *lru.Cache[client, *rate.Limiter] // nil if there is no limit
 }
 
-// NewRateLimiters returns the rates of clients each of which may do so many things a second. With 0, there is no
-// bound.
+// NewRateLimiters returns token buckets with a rate per second for each client. 0 is no limit.
 func NewRateLimiters(perSecond float64) *RateLimiters {
-	rates := &RateLimiters{perSecond: perSecond}
+	limiters := &RateLimiters{perSecond: perSecond}
 	if perSecond > 0 {
-		// The error is one of a size that is not positive.
-		rates.limiters, _ = lru.New[client, *rate.Limiter](maxClients)
+		// The error is for a size that is not positive.
+		limiters.limiters, _ = lru.New[client, *rate.Limiter](maxClients)
 	}
-	return rates
+	return limiters
 }
 
-// For returns the rate of the client that calls from an address, host:port. It is nil if there is no bound.
+// For returns the token bucket of the client at a peer's host:port, or nil if there is no limit.
 func (r *RateLimiters) For(address string) *rate.Limiter {
 	if r.limiters == nil {
 		return nil

@@ -8,9 +8,9 @@ import (
 	"example.com/routeguide/server/internal/clientlimit"
 )
 
-func TestAClientHasOnePace(t *testing.T) {
+func TestRateLimitersForIsSameBucketForOneClient(t *testing.T) {
 	t.Parallel()
-	rates := clientlimit.NewRateLimiters(10)
+	limiters := clientlimit.NewRateLimiters(10)
 	for _, test := range []struct {
 		one, other string
 		same       bool
@@ -21,15 +21,15 @@ func TestAClientHasOnePace(t *testing.T) {
 		{"[2001:db8::1]:1", "[2001:db8::ffff]:2", true},
 		{"[2001:db8::1]:1", "[2001:db8:0:1::1]:1", false},
 		{"[fe80::1%eth0]:1", "[fe80::1%eth1]:1", true},
-		{"what is no address", "is one client", true},
+		{"invalid addresses", "are one client", true},
 	} {
-		if same := rates.For(test.one) == rates.For(test.other); same != test.same {
+		if same := limiters.For(test.one) == limiters.For(test.other); same != test.same {
 			t.Errorf("%s and %s are one client: %v, want %v", test.one, test.other, same, test.same)
 		}
 	}
 }
 
-func TestAPaceIsARateWithABurst(t *testing.T) {
+func TestRateLimitersRateAndBurst(t *testing.T) {
 	t.Parallel()
 	limiter := clientlimit.NewRateLimiters(10).For("192.0.2.1:1")
 	now := time.Now()
@@ -37,18 +37,18 @@ func TestAPaceIsARateWithABurst(t *testing.T) {
 		t.Error("want 100 at once, and then 10 a second")
 	}
 	if clientlimit.NewRateLimiters(0).For("192.0.2.1:1") != nil {
-		t.Error("want no bound")
+		t.Error("want no limit")
 	}
 }
 
-func TestOnlySoManyClientsAreKnown(t *testing.T) {
+func TestRateLimitersEvictOldClients(t *testing.T) {
 	t.Parallel()
-	rates := clientlimit.NewRateLimiters(1)
-	first := rates.For("192.0.2.1:1")
+	limiters := clientlimit.NewRateLimiters(1)
+	first := limiters.For("192.0.2.1:1")
 	for i := range 100_000 {
-		rates.For(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff))
+		limiters.For(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff))
 	}
-	if rates.For("192.0.2.1:1") == first {
-		t.Error("the first client is still known, after 100,000 others")
+	if limiters.For("192.0.2.1:1") == first {
+		t.Error("the first client is still cached, after 100,000 others")
 	}
 }

@@ -18,19 +18,18 @@ import (
 
 //go:generate go run ./geonames -out features.json
 
-// embedded is places in New Jersey and around New York, from the GeoNames gazetteer
-// (https://www.geonames.org), licensed under CC BY 4.0, and one place of the gRPC tutorials. The
-// program in ./geonames writes it.
+// embedded has places in New Jersey and around New York, from the GeoNames gazetteer (https://www.geonames.org),
+// licensed under CC BY 4.0, and one place of the gRPC tutorials. The program in ./geonames generates it.
 //
 //go:embed features.json
 var embedded []byte
 
-// Default returns the features that come with the server.
+// Default returns the embedded features.
 func Default() ([]*routeguide.Feature, error) {
 	return Parse(embedded)
 }
 
-// An entry of a file is a feature. Its names are those of the contract.
+// An entry is a feature in a file. Its members have the names of the contract.
 type entry struct {
 	Location *struct {
 		Latitude  int32 `json:"latitude"`
@@ -39,29 +38,29 @@ type entry struct {
 	Name *string `json:"name"`
 }
 
-// Parse reads features in the file formats of the gRPC tutorials: a JSON array of objects like
-// {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, with coordinates in E7 degrees, or an object that has
-// that array as its member "feature". A coordinate that is left out is 0, and an empty name is allowed and says that
-// nothing is there. A byte order mark is skipped. An error names the line that is wrong, and the entry, counted from 1.
+// Parse parses features in the file formats of the gRPC tutorials: a JSON array of objects like
+// {"location": {"latitude": 1, "longitude": 2}, "name": "..."}, with coordinates in E7 degrees, or an object with
+// that array as its member "feature". A missing coordinate is 0. An empty name is allowed, and means that nothing is
+// there. Parse skips a byte order mark. Errors have the line and the number of the entry, from 1.
 func Parse(file []byte) ([]*routeguide.Feature, error) {
 	text := bytes.TrimPrefix(file, []byte(textfile.BOM))
 	entries, list, err := parseEntries(text)
 	if err != nil {
-		return nil, located(text, list, err)
+		return nil, withLine(text, list, err)
 	}
 	features := make([]*routeguide.Feature, len(entries))
 	for i, entry := range entries {
 		feature, member, err := entry.feature()
 		if err != nil {
-			at := list.AppendToken(strconv.Itoa(i)) + member
-			return nil, located(text, list, jsonfile.At(text, at, err))
+			pointer := list.AppendToken(strconv.Itoa(i)) + member
+			return nil, withLine(text, list, jsonfile.At(text, pointer, err))
 		}
 		features[i] = feature
 	}
 	return features, nil
 }
 
-// parseEntries returns the elements of the array, in either form of file, and where the array is.
+// parseEntries returns the elements of the array, in either format, and the pointer to the array.
 func parseEntries(text []byte) (entries []entry, list jsontext.Pointer, err error) {
 	var object struct {
 		Feature []entry `json:"feature"`
@@ -78,7 +77,7 @@ func parseEntries(text []byte) (entries []entry, list jsontext.Pointer, err erro
 	return object.Feature, list, err
 }
 
-// feature returns the feature of an entry, or an error and the member that is wrong.
+// feature returns the feature of an entry, or an error and the pointer to the invalid member.
 func (e *entry) feature() (*routeguide.Feature, jsontext.Pointer, error) {
 	if e.Location == nil {
 		return nil, "", errors.New("location is missing")
@@ -90,16 +89,16 @@ func (e *entry) feature() (*routeguide.Feature, jsontext.Pointer, error) {
 	return &routeguide.Feature{Name: *e.Name, Location: point}, "/location", validate.Point("location", point)
 }
 
-// located returns err with its line, and its entry in the list if it is within one.
-func located(text []byte, list jsontext.Pointer, err error) error {
-	wrong, ok := errors.AsType[*jsonfile.Error](err)
+// withLine adds the line to err, and the number of the entry if err is within one.
+func withLine(text []byte, list jsontext.Pointer, err error) error {
+	positioned, ok := errors.AsType[*jsonfile.Error](err)
 	if !ok {
 		return err
 	}
-	line := 1 + bytes.Count(text[:wrong.Offset], []byte("\n"))
-	index, _, _ := strings.Cut(strings.TrimPrefix(string(wrong.Pointer), string(list)+"/"), "/")
+	line := 1 + bytes.Count(text[:positioned.Offset], []byte("\n"))
+	index, _, _ := strings.Cut(strings.TrimPrefix(string(positioned.Pointer), string(list)+"/"), "/")
 	if i, err := strconv.Atoi(index); err == nil {
-		return fmt.Errorf("entry %d (line %d): %w", i+1, line, wrong.Err)
+		return fmt.Errorf("entry %d (line %d): %w", i+1, line, positioned.Err)
 	}
-	return fmt.Errorf("line %d: %w", line, wrong.Err)
+	return fmt.Errorf("line %d: %w", line, positioned.Err)
 }

@@ -24,7 +24,7 @@ func features(locations map[string]*routeguide.Point) []*routeguide.Feature {
 	return features
 }
 
-func TestDefaultFeaturesAreThoseThatTheTutorialAsksFor(t *testing.T) {
+func TestDefaultHasFeaturesOfTutorial(t *testing.T) {
 	t.Parallel()
 	defaults, err := guide.Default()
 	if err != nil {
@@ -83,7 +83,7 @@ func TestWithin(t *testing.T) {
 	}
 }
 
-func TestWithinCanBeLeftEarly(t *testing.T) {
+func TestWithinStopsOnBreak(t *testing.T) {
 	t.Parallel()
 	defaults, err := guide.Default()
 	if err != nil {
@@ -125,7 +125,7 @@ func TestDistance(t *testing.T) {
 	}
 }
 
-func TestRouteCountsFeaturesAndAddsUpMetresBeforeItRounds(t *testing.T) {
+func TestRouteSummaryRoundsTotalDistance(t *testing.T) {
 	t.Parallel()
 	places := guide.New(features(map[string]*routeguide.Point{"here": point(5, 0), "here too": point(5, 0)}))
 	route := places.StartRoute()
@@ -138,7 +138,7 @@ func TestRouteCountsFeaturesAndAddsUpMetresBeforeItRounds(t *testing.T) {
 	}
 }
 
-func TestParseNamesTheEntryThatIsWrong(t *testing.T) {
+func TestParseErrorHasEntryAndLine(t *testing.T) {
 	t.Parallel()
 	const good = `{"location": {"latitude": 1, "longitude": 2}, "name": "x"}`
 	for name, test := range map[string]struct{ file, want string }{
@@ -182,8 +182,8 @@ func TestParseNamesTheEntryThatIsWrong(t *testing.T) {
 	}
 }
 
-// The tutorials of Go and of Java have the same features in different forms of file.
-func TestParseTakesBothStockFormats(t *testing.T) {
+// The tutorials for Go and Java have the same features in different file formats.
+func TestParseAcceptsBothStockFormats(t *testing.T) {
 	t.Parallel()
 	const list = `[{"location": {"latitude": 1, "longitude": 2}, "name": "x"}, {"location": {}, "name": ""}]`
 	for name, file := range map[string]string{
@@ -224,7 +224,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// A small rectangle among 150,000 features.
+// BenchmarkWithin searches a small rectangle among 150,000 features.
 func BenchmarkWithin(b *testing.B) {
 	random := rand.New(rand.NewPCG(1, 2))
 	many := make([]*routeguide.Feature, 150_000)

@@ -9,32 +9,32 @@ import (
 	"example.com/routeguide/server/internal/clientlimit"
 )
 
-// boundedListener accepts only so many connections at once; the others wait in the operating system's queue. Those
-// of a client that has its share are closed. It is above all that wraps a connection, so that a connection is counted
-// until it is closed for net/http.
-type boundedListener struct {
+// limitListener limits the number of open connections. At the limit it stops accepting, and new connections wait in the
+// accept queue of the kernel. It closes connections of a client beyond the client's share. It must be the outermost
+// listener, so that a connection counts until net/http closes it.
+type limitListener struct {
 	net.Listener
 
-	slots   chan struct{} // nil if there is no bound
+	slots   chan struct{} // one element for each open connection; nil if there is no limit
 	shares  *clientlimit.Quota
 	closed  chan struct{}
-	once    sync.Once // closes closed
-	refused atomic.Int64
+	once    sync.Once    // closes closed
+	refused atomic.Int64 // connections
 }
 
-func newBoundedListener(listener net.Listener, most int, share float64) *boundedListener {
-	bounded := &boundedListener{
+func newLimitListener(listener net.Listener, maxConnections int, share float64) *limitListener {
+	limited := &limitListener{
 		Listener: listener,
-		shares:   clientlimit.NewQuota(0, clientlimit.Share(int64(most), share)),
+		shares:   clientlimit.NewQuota(0, clientlimit.Share(int64(maxConnections), share)),
 		closed:   make(chan struct{}),
 	}
-	if most > 0 {
-		bounded.slots = make(chan struct{}, most)
+	if maxConnections > 0 {
+		limited.slots = make(chan struct{}, maxConnections)
 	}
-	return bounded
+	return limited
 }
 
-func (l *boundedListener) Accept() (net.Conn, error) {
+func (l *limitListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.accept()
 		if err != nil {
@@ -44,12 +44,12 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			return conn, nil
 		}
 		l.refused.Add(1)
-		_ = conn.Conn.Close() // Its client is told nothing else.
+		_ = conn.Conn.Close() // The inner one: limitConn.Close would release the share, which was not acquired.
 		l.release()
 	}
 }
 
-func (l *boundedListener) accept() (*boundedConn, error) {
+func (l *limitListener) accept() (*limitConn, error) {
 	if l.slots != nil {
 		select {
 		case l.slots <- struct{}{}:
@@ -62,30 +62,30 @@ func (l *boundedListener) accept() (*boundedConn, error) {
 		l.release()
 		return nil, err
 	}
-	return &boundedConn{Conn: conn, listener: l, address: conn.RemoteAddr().String()}, nil
+	return &limitConn{Conn: conn, listener: l, address: conn.RemoteAddr().String()}, nil
 }
 
-func (l *boundedListener) release() {
+func (l *limitListener) release() {
 	if l.slots != nil {
 		<-l.slots
 	}
 }
 
-func (l *boundedListener) Close() error {
+func (l *limitListener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
 
-// boundedConn gives its place to another one when it is closed.
-type boundedConn struct {
+// limitConn releases its slot and its share when it is closed.
+type limitConn struct {
 	net.Conn
 
-	listener *boundedListener
-	address  string // of the client
+	listener *limitListener
+	address  string // host:port of the client
 	once     sync.Once
 }
 
-func (c *boundedConn) Close() error {
+func (c *limitConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
 		c.listener.shares.Release(c.address, 1)
@@ -94,15 +94,15 @@ func (c *boundedConn) Close() error {
 	return err
 }
 
-// CloseWrite is for net/http, which looks for it.
-func (c *boundedConn) CloseWrite() error {
+// CloseWrite half-closes the connection. net/http looks for this method.
+func (c *limitConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
 }
 
-// NetConn returns the connection below, as that of [crypto/tls.Conn] does.
-func (c *boundedConn) NetConn() net.Conn {
+// NetConn returns the wrapped connection, as [crypto/tls.Conn.NetConn] does.
+func (c *limitConn) NetConn() net.Conn {
 	return c.Conn
 }

@@ -1,6 +1,5 @@
-// Package h2c is the listener and the HTTP server: HTTP/1.1 and HTTP/2 with prior knowledge on one
-// port, in clear or by TLS, with limits that let streams live as long as they want. It knows nothing of
-// what it serves.
+// Package httpserver is the HTTP server: HTTP/1.1 and HTTP/2 on one port, in cleartext (h2c with prior knowledge) or
+// over TLS. It limits connections, and has no timeout that ends a long-lived stream. It does not know the RPCs.
 package httpserver
 
 import (
@@ -17,55 +16,53 @@ import (
 )
 
 const (
-	// readHeaderTimeout is how long a request's header may take to arrive, and before it the handshake of
-	// TLS.
+	// readHeaderTimeout is the read deadline of a request's header, and of the TLS handshake before it.
 	readHeaderTimeout = 10 * time.Second
-	// A connection from which nothing comes for pingAfter is sent a PING, and is closed if that
-	// is not answered within pingTimeout.
+	// The health check of a connection: a PING after pingAfter without a frame from the client. Without an ACK within
+	// pingTimeout, the connection is closed.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
-	// streamWindow is how much of a request may wait for its handler to read. Of five that are not read at all, the
-	// connection still has room for others: they get two windows together, and another one each. A client
-	// that is 100 ms away gets 640 kB/s through it.
+	// streamWindow is the flow-control window of a stream, in bytes: unread request data. While handlers do not read
+	// five streams of a connection, connectionWindow still has room for others: the five hold two windows together, and
+	// another one each. At a round trip of 100 ms it allows 640 kB/s.
 	streamWindow = 64 << 10
-	// maxFrame is how long a frame may be that a client sends: as long as every server must take
-	// (https://www.rfc-editor.org/rfc/rfc9113#section-4.2). net/http has memory ready for a whole frame once its
-	// header has come.
+	// maxFrame is SETTINGS_MAX_FRAME_SIZE, in bytes: the smallest value that HTTP/2 allows
+	// (https://www.rfc-editor.org/rfc/rfc9113#section-4.2). net/http allocates a whole frame once its header has
+	// arrived.
 	maxFrame = 16 << 10
-	// connectionWindow is how much of a connection's requests may wait for handlers to read.
+	// connectionWindow is the flow-control window of a connection, in bytes.
 	connectionWindow = 512 << 10
 )
 
-// Options bound what clients may take of a server. With 0, a bound is net/http's, or none if it has none.
+// Options are the limits and timeouts of a server. 0 means the default of net/http, or no limit if net/http has none.
 type Options struct {
-	// TLS is how to speak TLS. Without it, the server speaks in clear.
+	// TLS is the server's configuration of TLS. Nil means cleartext.
 	TLS *tls.Config
-	// MaxConnections is how many connections may be open. Further ones wait until one is closed.
+	// MaxConnections is the number of open connections. More connections wait to be accepted.
 	MaxConnections int
-	// ClientShare is the part of MaxConnections that one client may have open, between 0 and 1. Further ones of
-	// it are closed at once.
+	// ClientShare is the fraction of MaxConnections that one client may have open, from 0 to 1. More connections of
+	// the client are closed at once.
 	ClientShare float64
-	// MaxStreams is how many requests one connection may have open. grpc-go waits for a free one, so a
-	// low number makes clients wait for each other's chats.
+	// MaxStreams is SETTINGS_MAX_CONCURRENT_STREAMS of a connection. grpc-go queues further calls, so a low number
+	// makes the chats of one connection wait for each other.
 	MaxStreams int
-	// MaxHeaderBytes is how large the header of a request may be.
+	// MaxHeaderBytes is the size of a request's header.
 	MaxHeaderBytes int
-	// IdleTimeout is how long a connection may have no request.
+	// IdleTimeout is the time without a request after which a connection is closed.
 	IdleTimeout time.Duration
-	// StallTimeout is how long a connection may take none of the bytes that wait for it.
+	// StallTimeout is the time without progress after which a blocked write closes the connection.
 	StallTimeout time.Duration
-	// Logger gets what goes wrong with single connections, at the debug level.
+	// Logger gets the errors of single connections, at debug level.
 	Logger *slog.Logger
 }
 
 // A Server serves HTTP on one address.
 type Server struct {
-	listener *boundedListener
+	listener *limitListener
 	http     *http.Server
 }
 
-// Listen returns a server that listens on address, such as "localhost:50051", and does not accept
-// yet.
+// Listen returns a server that listens on address, such as "localhost:50051". Serve accepts connections.
 func Listen(ctx context.Context, address string, handler http.Handler, options Options) (*Server, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -80,14 +77,14 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true) // or what looks like that, above TLS
+	protocols.SetUnencryptedHTTP2(true) // With TLS too: see tlsListener.
 	return &Server{
-		listener: newBoundedListener(wire.NewListener(listener, streamWindow), options.MaxConnections, options.ClientShare),
+		listener: newLimitListener(wire.NewListener(listener, streamWindow), options.MaxConnections, options.ClientShare),
 		http: &http.Server{
 			Handler:     handler,
 			ConnContext: withTLSState,
 			Protocols:   &protocols,
-			// ReadTimeout and WriteTimeout stay 0: they would end every chat that outlives them.
+			// ReadTimeout and WriteTimeout must stay 0: they would end long-lived chats.
 			ReadHeaderTimeout: readHeaderTimeout,
 			IdleTimeout:       options.IdleTimeout,
 			MaxHeaderBytes:    options.MaxHeaderBytes,
@@ -105,17 +102,17 @@ func Listen(ctx context.Context, address string, handler http.Handler, options O
 	}, nil
 }
 
-// Connections returns how many connections are open.
+// Connections returns the number of open connections.
 func (s *Server) Connections() int64 {
 	return s.listener.shares.InUse()
 }
 
-// Refused returns how many connections were closed at once because their clients had their share.
+// Refused returns the number of connections closed at once because of ClientShare.
 func (s *Server) Refused() int64 {
 	return s.listener.refused.Load()
 }
 
-// Addr returns the address that the server listens on.
+// Addr returns the listen address.
 func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
@@ -128,17 +125,17 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Close closes the listener and all connections, at once.
+// Close closes the listener and all connections immediately.
 func (s *Server) Close() error {
 	err := s.http.Close()
-	if closing := s.listener.Close(); !errors.Is(closing, net.ErrClosed) {
-		err = errors.Join(err, closing)
+	if listenerErr := s.listener.Close(); !errors.Is(listenerErr, net.ErrClosed) {
+		err = errors.Join(err, listenerErr)
 	}
 	return err
 }
 
-// Shutdown stops accepting, and waits until all requests have ended. If ctx ends first, it closes
-// the connections that are left and returns the error of ctx.
+// Shutdown is a graceful shutdown: it stops accepting, and waits for the requests in flight. If ctx ends first, it
+// closes the remaining connections and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil {

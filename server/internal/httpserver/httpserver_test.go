@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// start serves a handler for the length of the test.
+// start serves a handler until the test ends.
 func start(t *testing.T, handler http.Handler) *httpserver.Server {
 	t.Helper()
 	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", handler, httpserver.Options{MaxStreams: 1000})
@@ -58,7 +58,7 @@ func get(t *testing.T, server *httpserver.Server, protocols *http.Protocols) *ht
 	return response
 }
 
-func TestOnePortSpeaksHTTP1AndHTTP2(t *testing.T) {
+func TestServerSpeaksHTTP1AndHTTP2OnOnePort(t *testing.T) {
 	t.Parallel()
 	server := start(t, http.NotFoundHandler())
 	var one, two http.Protocols
@@ -72,8 +72,8 @@ func TestOnePortSpeaksHTTP1AndHTTP2(t *testing.T) {
 	}
 }
 
-// A client that speaks in raw frames sees the settings that chats rely on, and an answer to its PING.
-func TestSettingsAndPings(t *testing.T) {
+// The server sends its window and its limit of streams in SETTINGS, and answers a PING.
+func TestServerSettingsAndPingAck(t *testing.T) {
 	t.Parallel()
 	server := start(t, http.NotFoundHandler())
 	conn, err := rawhttp2.Dial(server.Addr().String())
@@ -113,9 +113,9 @@ func TestSettingsAndPings(t *testing.T) {
 
 func TestShutdownWaitsForRequests(t *testing.T) {
 	t.Parallel()
-	begun, end := make(chan struct{}), make(chan struct{})
+	started, end := make(chan struct{}), make(chan struct{})
 	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		close(begun)
+		close(started)
 		<-end
 	}), httpserver.Options{MaxStreams: 1000})
 	if err != nil {
@@ -130,7 +130,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 		defer close(answered)
 		get(t, server, &protocols)
 	}()
-	<-begun
+	<-started
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Shutdown(context.WithoutCancel(t.Context())) }()
 	if err := <-served; err != nil {
@@ -148,7 +148,7 @@ func TestShutdownWaitsForRequests(t *testing.T) {
 	}
 }
 
-func TestAClientHasItsShareOfConnections(t *testing.T) {
+func TestClientShareLimitsConnectionsOfOneClient(t *testing.T) {
 	t.Parallel()
 	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), httpserver.Options{MaxConnections: 4, ClientShare: 0.5})
 	if err != nil {
@@ -194,14 +194,14 @@ func TestAClientHasItsShareOfConnections(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if _, err := get("127.0.0.1"); err != nil {
-		t.Errorf("after one has ended: %v", err)
+		t.Errorf("after one was closed: %v", err)
 	}
 	if err := errors.Join(server.Close(), <-served); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestConnectionsBeyondTheBoundWait(t *testing.T) {
+func TestMaxConnectionsMakesOthersWait(t *testing.T) {
 	t.Parallel()
 	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), httpserver.Options{MaxConnections: 1})
 	if err != nil {

@@ -9,20 +9,19 @@ import (
 	"net/http"
 	"sync"
 
-	"example.com/routeguide/internal/pemfile"
+	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/server/internal/reload"
 )
 
-// TLSFiles are what TLS needs, in PEM. They are read again when they have changed.
+// TLSFiles are paths of PEM files. The files are reloaded when they change.
 type TLSFiles struct {
-	// Certificate and Key are the server's. The certificate's file has those up to the authority too.
+	// Certificate and Key are the certificate chain of the server and its private key.
 	Certificate, Key string
-	// ClientCA has the certificates of the authorities one of which a client's own must be from. It is
-	// empty if clients need none.
+	// ClientCA has the CA certificates for client certificates (mutual TLS). Empty means that clients need none.
 	ClientCA string
 }
 
-// Config returns the server's side of TLS: 1.2 or 1.3, with what HTTP/2 allows of it
+// Config returns a configuration for TLS 1.2 and 1.3, with the cipher suites that HTTP/2 allows
 // (https://www.rfc-editor.org/rfc/rfc9113#section-9.2).
 func (f *TLSFiles) Config(logger *slog.Logger) (*tls.Config, error) {
 	paths := []string{f.Certificate, f.Key}
@@ -42,7 +41,7 @@ func (f *TLSFiles) Config(logger *slog.Logger) (*tls.Config, error) {
 }
 
 func (f *TLSFiles) load() (*tls.Config, error) {
-	certificate, err := pemfile.Pair(f.Certificate, f.Key)
+	certificate, err := credentials.KeyPair(f.Certificate, f.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -61,15 +60,15 @@ func (f *TLSFiles) load() (*tls.Config, error) {
 	}
 	if f.ClientCA != "" {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
-		if config.ClientCAs, err = pemfile.Pool(f.ClientCA); err != nil {
+		if config.ClientCAs, err = credentials.CertPool(f.ClientCA); err != nil {
 			return nil, err
 		}
 	}
 	return config, nil
 }
 
-// tlsListener returns connections of TLS. net/http does not see that they are: it tells the protocols apart
-// by their first bytes, as it does in clear, and so the frames can be read and written as they are in clear.
+// tlsListener accepts TLS connections. net/http sees them as cleartext, because a tlsConn is not a [tls.Conn]: it
+// detects HTTP/2 by the client preface, and package wire can wrap the connection and see the frames.
 type tlsListener struct {
 	net.Listener
 
@@ -84,17 +83,17 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	return &tlsConn{Conn: tls.Server(conn, l.config)}, nil
 }
 
-// tlsConn tells who speaks HTTP in clear that this is TLS.
+// tlsConn is a TLS connection that answers a cleartext HTTP request with an explanation.
 type tlsConn struct {
 	*tls.Conn
 
-	told bool // only Read looks at it
+	explained bool // only Read uses it
 }
 
 func (c *tlsConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader) && !c.told {
-		c.told = true
+	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader) && !c.explained {
+		c.explained = true
 		_, _ = notTLS.Conn.Write([]byte("HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https.\n"))
 	}
 	return n, err
@@ -102,8 +101,8 @@ func (c *tlsConn) Read(p []byte) (int, error) {
 
 type tlsStateKey struct{}
 
-// withTLSState is http.Server.ConnContext: it keeps the way to the state of a connection of TLS for withTLS. The handshake
-// is yet to come.
+// withTLSState is for http.Server.ConnContext. It adds a function that returns the TLS state, for withTLS. It must not
+// ask for the state itself, because the handshake comes later.
 func withTLSState(ctx context.Context, conn net.Conn) context.Context {
 	for {
 		if secure, ok := conn.(*tlsConn); ok {
@@ -120,7 +119,7 @@ func withTLSState(ctx context.Context, conn net.Conn) context.Context {
 	}
 }
 
-// withTLS sets http.Request.TLS, as net/http would if it saw that the connection is one of TLS.
+// withTLS sets http.Request.TLS, as net/http does for connections that it knows to be TLS.
 func withTLS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		if state, ok := request.Context().Value(tlsStateKey{}).(func() *tls.ConnectionState); ok {
@@ -130,7 +129,7 @@ func withTLS(next http.Handler) http.Handler {
 	})
 }
 
-// isHTTP returns whether a connection begins like a request in clear.
+// isHTTP returns whether the first bytes of a connection are those of a cleartext HTTP request.
 func isHTTP(start [5]byte) bool {
 	switch string(start[:]) {
 	case "GET /", "POST ", "PUT /", "HEAD ", "OPTIO", "PRI *":

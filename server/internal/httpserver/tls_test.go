@@ -16,7 +16,7 @@ import (
 	"example.com/routeguide/server/internal/httpserver"
 )
 
-// Handlers see the state of TLS as they do below net/http's own TLS.
+// request.TLS is the state of the connection, as with net/http's own TLS.
 func TestRequestTLSIsSet(t *testing.T) {
 	t.Parallel()
 	certificate, key := certtest.SelfSigned(t)
@@ -50,7 +50,7 @@ func TestRequestTLSIsSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for major, protocol := range map[int]string{1: "", 2: "h2"} { // Go asks for HTTP/1.1 by saying nothing.
+	for major, protocol := range map[int]string{1: "", 2: "h2"} { // For HTTP/1.1, Go's client sends no ALPN.
 		var protocols http.Protocols
 		protocols.SetHTTP1(major == 1)
 		protocols.SetHTTP2(major == 2)
@@ -72,7 +72,7 @@ func TestRequestTLSIsSet(t *testing.T) {
 				t.Fatalf("HTTP/%d: request.TLS is %+v", major, state)
 			}
 			if first != nil && first != state {
-				t.Errorf("HTTP/%d: the requests of a connection do not share its state", major)
+				t.Errorf("HTTP/%d: requests of one connection do not share the state", major)
 			}
 			first = state
 		}
@@ -80,7 +80,7 @@ func TestRequestTLSIsSet(t *testing.T) {
 	}
 }
 
-func TestRequestTLSIsNotSetInClear(t *testing.T) {
+func TestRequestTLSIsNilInCleartext(t *testing.T) {
 	t.Parallel()
 	states := make(chan *tls.ConnectionState, 1)
 	server := start(t, http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) { states <- request.TLS }))

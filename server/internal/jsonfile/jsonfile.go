@@ -1,5 +1,5 @@
-// Package jsonfile unmarshals JSON files that people edit and that may be damaged, and says at which byte they are.
-// It knows nothing of what the values mean.
+// Package jsonfile unmarshals JSON files that people edit, strictly, with the position of the first error. It does not
+// know the meaning of the values.
 package jsonfile
 
 import (
@@ -19,23 +19,24 @@ import (
 
 const space = " \t\r\n"
 
-// An Error says what is wrong, and where.
+// An Error is an error with its position.
 type Error struct {
-	Offset  int              // bytes before it in the text
-	Pointer jsontext.Pointer // to the value
+	Offset  int              // of the value or the invalid byte, in bytes from the start of the text
+	Pointer jsontext.Pointer // of the value
 	Err     error
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("byte %d: %v", e.Offset+1, e.Err) }
 
-// Unwrap returns what is wrong.
+// Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// At returns err as an [*Error] at a value of a valid text, or at its beginning if there is no such value.
+// At returns err as an [*Error] at the value that pointer names in a valid text, or at offset 0 if there is no such
+// value.
 func At(text []byte, pointer jsontext.Pointer, err error) error {
 	decoder := jsontext.NewDecoder(bytes.NewReader(text))
 	for {
-		// What follows is a name or a value; a pointer to a member holds for both.
+		// The next token is a name or a value. The pointer of a member matches both.
 		offset := len(text) - len(bytes.TrimLeft(text[decoder.InputOffset():], space+",:"))
 		parent, length := decoder.StackIndex(decoder.StackDepth())
 		isName := parent == jsontext.KindBeginObject && length%2 == 0
@@ -48,38 +49,38 @@ func At(text []byte, pointer jsontext.Pointer, err error) error {
 	}
 }
 
-// Unmarshal stores in a struct or slice what text says, all of which is one value in UTF-8. It refuses members that
-// are unknown or there twice. A member that is null counts as left out. All errors are of the type [*Error].
+// Unmarshal decodes text, one JSON value in UTF-8, into a struct or slice. Unknown and duplicate members are errors. A
+// null member counts as absent. All errors are of the type [*Error].
 func Unmarshal(text []byte, into any) error {
 	if offset, err := textfile.Check(text); err != nil {
 		return &Error{Offset: offset, Err: err}
 	}
 	err := json.Unmarshal(bytes.TrimRight(text, space), into, json.RejectUnknownMembers(true))
-	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		return &Error{int(wrong.ByteOffset), wrong.JSONPointer, within(wrong.JSONPointer, wrong.Err)}
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return &Error{int(syntactic.ByteOffset), syntactic.JSONPointer, withPath(syntactic.JSONPointer, syntactic.Err)}
 	}
-	if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
-		return &Error{int(wrong.ByteOffset), wrong.JSONPointer, mismatch(wrong)}
+	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
+		return &Error{int(semantic.ByteOffset), semantic.JSONPointer, mismatch(semantic)}
 	}
 	return err
 }
 
-// mismatch returns what is wrong in the words of JSON: the text of a [json.SemanticError] names types of Go.
-func mismatch(wrong *json.SemanticError) error {
-	want := wanted(wrong.GoType)
+// mismatch returns a semantic error in terms of JSON: the text of a [json.SemanticError] names Go types.
+func mismatch(semantic *json.SemanticError) error {
+	want := expected(semantic.GoType)
 	switch {
-	case errors.Is(wrong, json.ErrUnknownName):
-		return within(wrong.JSONPointer.Parent(), fmt.Errorf("%q is unknown here: want %s", wrong.JSONPointer.LastToken(), names(wrong.GoType)))
-	case len(wrong.JSONValue) > 0:
-		return within(wrong.JSONPointer, fmt.Errorf("want %s, not %.40s", want, wrong.JSONValue))
-	case wrong.Err != nil:
-		return within(wrong.JSONPointer, fmt.Errorf("want %s: %w", want, wrong.Err))
+	case errors.Is(semantic, json.ErrUnknownName):
+		return withPath(semantic.JSONPointer.Parent(), fmt.Errorf("%q is unknown here: want %s", semantic.JSONPointer.LastToken(), names(semantic.GoType)))
+	case len(semantic.JSONValue) > 0:
+		return withPath(semantic.JSONPointer, fmt.Errorf("want %s, not %.40s", want, semantic.JSONValue))
+	case semantic.Err != nil:
+		return withPath(semantic.JSONPointer, fmt.Errorf("want %s: %w", want, semantic.Err))
 	default:
-		return within(wrong.JSONPointer, fmt.Errorf("want %s", want))
+		return withPath(semantic.JSONPointer, fmt.Errorf("want %s", want))
 	}
 }
 
-func wanted(kind reflect.Type) string {
+func expected(kind reflect.Type) string {
 	switch {
 	case kind == reflect.TypeFor[time.Time]():
 		return "RFC 3339, such as 2026-01-02T03:04:05Z"
@@ -94,7 +95,7 @@ func wanted(kind reflect.Type) string {
 	}
 }
 
-// names returns the names of the members that a struct has.
+// names returns the member names of a struct.
 func names(object reflect.Type) string {
 	names := make([]string, object.NumField())
 	for i := range names {
@@ -103,8 +104,8 @@ func names(object reflect.Type) string {
 	return strings.Join(names, ", ")
 }
 
-// within returns err with the path of the value, from the innermost element of an array on.
-func within(pointer jsontext.Pointer, err error) error {
+// withPath prefixes err with the path of a value, relative to the innermost array element.
+func withPath(pointer jsontext.Pointer, err error) error {
 	var path []string
 	for token := range pointer.Tokens() {
 		path = append(path, token)

@@ -19,14 +19,14 @@ type node struct {
 	Below []node     `json:"below"`
 }
 
-func TestUnmarshalErrorIsAtTheByteThatIsWrong(t *testing.T) {
+func TestUnmarshalErrorOffset(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":                                 "byte 1: unexpected EOF",
 		" {\"text\":\"a\"\n\n":             "byte 13: unexpected EOF",
 		`{"text":"a"} x`:                   "byte 14: invalid character 'x' after top-level value",
 		"{\"text\":\"\xe2\x98\"}":          "byte 10: text: invalid UTF-8",
-		"{\"text\":\x00}":                  "byte 9: a zero byte is no text",
+		"{\"text\":\x00}":                  "byte 9: a zero byte in a text file",
 		"\xff\xfe{\x00}\x00":               "byte 1: it begins with a byte order mark of UTF-16",
 		`{"text":"\\ud800\ud800"}`:         "byte 17: text: invalid surrogate pair",
 		` [1]`:                             "byte 2: want an object",
@@ -46,7 +46,7 @@ func TestUnmarshalErrorIsAtTheByteThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestAtNamesTheByteAtWhichAValueBegins(t *testing.T) {
+func TestAtReturnsOffsetOfValue(t *testing.T) {
 	t.Parallel()
 	const text = ` {"a" : {"b":["b", {"b":1}]}, "b":[ [],2 ]}`
 	for pointer, want := range map[jsontext.Pointer]string{
@@ -68,7 +68,7 @@ func TestAtNamesTheByteAtWhichAValueBegins(t *testing.T) {
 	}
 }
 
-// No text is changed silently: U+FFFD is in a value only if it is in the file.
+// Unmarshal never replaces invalid text: a value has U+FFFD only if the file does.
 func FuzzUnmarshal(f *testing.F) {
 	for _, seed := range []string{`"\ud83d\ude00"`, `"\ud800"`, "\"\xff\"", `"\\ud800"`, `"�"`, `"\ufffd"`, `7`} {
 		f.Add(`{"text":` + seed + `}`)

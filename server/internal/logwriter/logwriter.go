@@ -1,6 +1,6 @@
-// Package logwriter is a non-blocking writer for logs: a bounded queue in front of a file that may be slow, stuck or
-// broken, as a pipe is whose reader has hung or ended. Lines that find the queue full are dropped and counted, so that
-// no call ever waits for its log. It knows nothing of what is logged.
+// Package logwriter is a non-blocking writer for logs: a bounded queue in front of a file that may be slow, blocked or
+// broken, such as a pipe whose reader hangs or has ended. When the queue is full, lines are dropped and counted, so that
+// logging never blocks a call. It does not know the format of the log.
 package logwriter
 
 import (
@@ -20,32 +20,32 @@ const (
 )
 
 var (
-	errFull  = errors.New("the log is not read fast enough")
-	errStuck = errors.New("the log is not read: its last lines are lost")
+	errFull    = errors.New("log queue full: line dropped")
+	errBlocked = errors.New("write the log: blocked, last lines lost")
 )
 
 // A Writer writes lines to a file from a goroutine of its own. Its methods may be called concurrently.
 type Writer struct {
 	out     io.Writer
 	report  func(lines int64)
-	dropped atomic.Int64
-	more    chan struct{} // has an element if there is something to write, or the writer is closed
-	done    chan struct{} // is closed when the goroutine has ended
+	dropped atomic.Int64  // lines
+	wakeup  chan struct{} // has an element if the queue is not empty, or the writer is closed
+	done    chan struct{} // closed when the goroutine has ended
 
 	mu     sync.Mutex // guards the rest
-	queue  []byte
+	queue  []byte     // whole lines
 	closed bool
 }
 
-// New returns a writer to out. Report is called, by one goroutine at a time, with the number of lines that were
-// dropped, once out takes lines again. It may write to the writer. The writer must be closed.
+// New returns a writer to out. After the first successful write that follows dropped lines, it calls report with their
+// number. Calls of report do not overlap, and report may write to the writer. The writer must be closed.
 func New(out io.Writer, report func(lines int64)) *Writer {
-	writer := &Writer{out: out, report: report, more: make(chan struct{}, 1), done: make(chan struct{})}
+	writer := &Writer{out: out, report: report, wakeup: make(chan struct{}, 1), done: make(chan struct{})}
 	go writer.run()
 	return writer
 }
 
-// Write queues whole lines, or drops them all. It does not block.
+// Write queues whole lines, or drops all of them if the queue is full. It does not block.
 func (w *Writer) Write(lines []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -58,13 +58,13 @@ func (w *Writer) Write(lines []byte) (int, error) {
 	return len(lines), nil
 }
 
-// Dropped returns the number of lines that were dropped so far.
+// Dropped returns the number of dropped lines.
 func (w *Writer) Dropped() int64 {
 	return w.dropped.Load()
 }
 
-// Close writes what is queued, and drops all that comes later. If out takes nothing for a second, Close gives up and returns an
-// error: the goroutine is stuck in a write then, which only the end of the process ends.
+// Close flushes the queue. Later lines are dropped. If out blocks for a second, Close gives up and returns an error. Its
+// goroutine is then blocked in a write, until the process exits.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	w.closed = true
@@ -74,19 +74,19 @@ func (w *Writer) Close() error {
 	case <-w.done:
 		return nil
 	case <-time.After(flushTimeout):
-		return errStuck
+		return errBlocked
 	}
 }
 
 func (w *Writer) run() {
 	defer close(w.done)
-	var spare []byte
+	var buffer []byte // swapped with the queue
 	reported := int64(0)
 	for closed := false; !closed; {
-		<-w.more
+		<-w.wakeup
 		w.mu.Lock()
 		lines := w.queue
-		w.queue, closed = spare[:0], w.closed
+		w.queue, closed = buffer[:0], w.closed
 		w.mu.Unlock()
 		if n, err := w.out.Write(lines); err != nil {
 			w.drop(lines[n:])
@@ -94,7 +94,7 @@ func (w *Writer) run() {
 			w.report(dropped - reported)
 			reported = dropped
 		}
-		spare = lines
+		buffer = lines
 	}
 }
 
@@ -102,10 +102,10 @@ func (w *Writer) drop(lines []byte) {
 	w.dropped.Add(int64(bytes.Count(lines, []byte("\n"))))
 }
 
-// wake tells the goroutine to look. The caller holds w.mu.
+// wake wakes the goroutine. The caller holds w.mu.
 func (w *Writer) wake() {
 	select {
-	case w.more <- struct{}{}:
+	case w.wakeup <- struct{}{}:
 	default:
 	}
 }

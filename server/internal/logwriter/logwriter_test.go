@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// discardReport is for tests in which nothing is dropped, or nothing is written afterwards.
+// discardReport is for tests that drop no lines, or write none afterwards.
 func discardReport(int64) {}
 
 func TestWriterKeepsOrderAndFlushesOnClose(t *testing.T) {
@@ -42,9 +42,9 @@ func TestWriterKeepsOrderAndFlushesOnClose(t *testing.T) {
 	}
 }
 
-// A pipe that nobody reads takes some lines, the queue some more, and then lines are dropped, counted, and
-// reported when the pipe is read again.
-func TestWriterDropsWhatNobodyReadsAndReportsIt(t *testing.T) {
+// When nobody reads the pipe, pipe and queue fill up. Then lines are dropped and counted, and reported once the pipe is
+// read again.
+func TestWriterDropsAndReportsLinesWhenQueueIsFull(t *testing.T) {
 	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -69,14 +69,14 @@ func TestWriterDropsWhatNobodyReadsAndReportsIt(t *testing.T) {
 		if strings.Contains(log.Text(), "msg=dropped lines=") {
 			break
 		}
-		_, _ = writer.Write([]byte("again\n")) // The report comes after a write that has succeeded.
+		_, _ = writer.Write([]byte("again\n")) // The report follows a successful write.
 	}
 	if err := writer.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// A pipe that nobody reads does not hold up the end of the process for long.
+// Close must not block for long on a pipe that nobody reads.
 func TestWriterCloseGivesUp(t *testing.T) {
 	t.Parallel()
 	read, write, err := os.Pipe()
@@ -88,13 +88,13 @@ func TestWriterCloseGivesUp(t *testing.T) {
 		_, _ = writer.Write([]byte(strings.Repeat("x", 1000) + "\n"))
 	}
 	if err := writer.Close(); err == nil {
-		t.Error("no error, though nobody reads")
+		t.Error("Close returns no error, though nobody reads the pipe")
 	}
 	_, _ = read.Close(), write.Close() // That ends the write.
 }
 
-// Lines that a broken pipe does not take are dropped, and the next ones are tried.
-func TestWriterGoesOnAfterAnError(t *testing.T) {
+// On EPIPE, lines are dropped, and the next write is tried.
+func TestWriterContinuesAfterWriteError(t *testing.T) {
 	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package watched reads files again when they have changed, such as certificates that are renewed while a
-// server runs. It knows nothing of what is in them.
+// Package reload is a cache of parsed files that reloads them when they change, such as renewed certificates. It does
+// not know their contents.
 package reload
 
 import (
@@ -9,74 +9,75 @@ import (
 	"time"
 )
 
-// every is how often files are looked at, at the most.
-const every = time.Second
+// checkInterval is the minimum time between two checks of the files.
+const checkInterval = time.Second
 
-// Files are files and what was made of them. Its methods may be called concurrently.
+// Files is a value loaded from files. Its methods may be called concurrently.
 type Files[T any] struct {
 	paths  []string
 	load   func() (T, error)
 	logger *slog.Logger
 
-	mu     sync.Mutex // guards the rest
-	looked time.Time
-	stamps []stamp // of what value was made of
-	failed []stamp // of what nothing could be made of
-	value  T
+	mu      sync.Mutex // guards the rest
+	checked time.Time
+	loaded  []version // of the files that value was loaded from
+	failed  []version // of the files that load failed for last; nil after success
+	value   T
 }
 
-// stamp tells two versions of a file apart.
-type stamp struct {
+// version identifies a version of a file.
+type version struct {
 	modified time.Time
 	size     int64
 }
 
-// New returns files that load has read well.
+// New calls load and returns its value, or its error. The paths are the files that load reads.
 func New[T any](load func() (T, error), logger *slog.Logger, paths ...string) (*Files[T], error) {
-	files := &Files[T]{paths: paths, load: load, logger: logger, looked: time.Now()}
-	files.stamps = files.look()
+	files := &Files[T]{paths: paths, load: load, logger: logger, checked: time.Now()}
+	files.loaded = files.versions()
 	var err error
 	files.value, err = load()
 	return files, err
 }
 
-// Get returns what load made of the files, as they were a second ago or later. If load fails, that stays what
-// it was, and the log says why.
+// Get returns the value, which is at most a second older than the files. If load fails, Get keeps the previous value
+// and logs the error once for each version of the files.
 func (f *Files[T]) Get() T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Since(f.looked) < every {
+	if time.Since(f.checked) < checkInterval {
 		return f.value
 	}
-	f.looked = time.Now()
-	stamps := f.look()
-	if same(stamps, f.stamps) {
+	f.checked = time.Now()
+	versions := f.versions()
+	if equal(versions, f.loaded) {
 		return f.value
 	}
-	value, err := f.load() // again and again, while it fails: not all reasons are in the file
+	value, err := f.load() // Retry also the same version: the cause may be outside the file.
 	if err != nil {
-		if !same(stamps, f.failed) {
-			f.logger.Error("a file has changed and cannot be used: what it was before goes on", "files", f.paths, "err", err)
+		if !equal(versions, f.failed) {
+			f.logger.Error("reload failed, keeping the previous version", "files", f.paths, "err", err)
 		}
-		f.failed = stamps
+		f.failed = versions
 		return f.value
 	}
-	f.value, f.stamps, f.failed = value, stamps, nil
-	f.logger.Info("read again, since it has changed", "files", f.paths)
+	f.value, f.loaded, f.failed = value, versions, nil
+	f.logger.Info("reloaded", "files", f.paths)
 	return value
 }
 
-func (f *Files[T]) look() []stamp {
-	stamps := make([]stamp, len(f.paths))
+// versions returns the versions of the files on disk. A file that cannot be read has the zero version.
+func (f *Files[T]) versions() []version {
+	versions := make([]version, len(f.paths))
 	for i, path := range f.paths {
 		if info, err := os.Stat(path); err == nil {
-			stamps[i] = stamp{info.ModTime(), info.Size()}
+			versions[i] = version{info.ModTime(), info.Size()}
 		}
 	}
-	return stamps
+	return versions
 }
 
-func same(a, b []stamp) bool {
+func equal(a, b []version) bool {
 	if len(a) != len(b) {
 		return false
 	}

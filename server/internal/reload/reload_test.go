@@ -14,7 +14,7 @@ import (
 	"example.com/routeguide/server/internal/reload"
 )
 
-func TestAFileIsReadAgainWhenItHasChanged(t *testing.T) {
+func TestFilesGetReloadsChangedFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
 	write := func(text string) {
@@ -47,14 +47,14 @@ func TestAFileIsReadAgainWhenItHasChanged(t *testing.T) {
 		}
 		check("first")
 		write("another one")
-		check("first") // It is not looked at so often.
+		check("first") // Files are checked once a second.
 		time.Sleep(2 * time.Second)
 		check("another one")
 		time.Sleep(2 * time.Second)
 		before := reads
 		check("another one")
 		if reads != before {
-			t.Error("a file that has not changed is read again")
+			t.Error("an unchanged file is reloaded")
 		}
 		write("wrong")
 		for range 3 {
@@ -62,7 +62,7 @@ func TestAFileIsReadAgainWhenItHasChanged(t *testing.T) {
 			check("another one")
 		}
 		if logged := strings.Count(log.String(), "it is wrong"); logged != 1 {
-			t.Errorf("the log says %d times what is wrong, want once:\n%s", logged, &log)
+			t.Errorf("the log has the error %d times, want once:\n%s", logged, &log)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)

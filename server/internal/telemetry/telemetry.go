@@ -1,5 +1,4 @@
-// Package telemetry is what a server tells of itself to those who watch it: metrics for Prometheus, and traces by
-// OTLP. It knows which numbers there are, and not how they come about.
+// Package telemetry exports metrics to Prometheus and traces by OTLP. It does not know how the values come about.
 package telemetry
 
 import (
@@ -30,23 +29,22 @@ import (
 	"example.com/routeguide/internal/command"
 )
 
-// The scope of the numbers, in OpenTelemetry's words.
+// scope is the instrumentation scope, in OpenTelemetry's terms.
 const scope = "example.com/routeguide/server"
 
-// Telemetry is what is told. Its methods may be called concurrently.
+// Telemetry exports metrics and traces. Its methods may be called concurrently.
 type Telemetry struct {
 	registry    *prometheus.Registry // nil if there are no metrics
 	metrics     *sdkmetric.MeterProvider
 	meter       metric.Meter
-	traces      *sdktrace.TracerProvider // nil if there are none
+	traces      *sdktrace.TracerProvider // nil if there are no traces
 	interceptor connect.Interceptor
 	commits     metric.Float64Histogram
 }
 
-// Start begins to collect metrics, if there shall be any, and to send traces, if the environment has the variables
-// of OpenTelemetry for that (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), such as
-// OTEL_EXPORTER_OTLP_ENDPOINT. The logger gets what goes wrong with sending them: OpenTelemetry has one place for that in a
-// process, and by default it is stderr.
+// Start starts the metrics, if withMetrics is set, and the export of traces, if the environment configures it
+// (https://opentelemetry.io/docs/specs/otel/protocol/exporter/), for example with OTEL_EXPORTER_OTLP_ENDPOINT. It sets
+// the error handler of OpenTelemetry, which is global to the process, to the logger.
 func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemetry, error) {
 	telemetry := &Telemetry{meter: noop.NewMeterProvider().Meter(scope)}
 	options := []otelconnect.Option{otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(tracenoop.NewTracerProvider())}
@@ -61,20 +59,20 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 		telemetry.meter = telemetry.metrics.Meter(scope)
 		options = append(options, otelconnect.WithMeterProvider(telemetry.metrics))
 	}
-	if tracesAreWanted() {
+	if tracesEnabled() {
 		if protocol := tracesProtocol(); protocol != "" && protocol != "http/protobuf" {
-			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q: traces go by http/protobuf only", protocol)
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q: only http/protobuf is supported", protocol)
 		}
 		otel.SetLogger(logr.FromSlogHandler(logger.Handler()))
 		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-			logger.Warn("traces are lost", "err", err)
+			logger.Warn("export of traces failed", "err", err)
 		}))
 		exporter, err := otlptracehttp.New(ctx)
 		if err != nil {
 			return nil, err
 		}
 		telemetry.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
-		// The span of a call links to the trace that its caller names: anyone may call, so it is no part of that trace.
+		// The span of a call links to the caller's trace, and does not join it: callers are not trusted.
 		options = append(options, otelconnect.WithTracerProvider(telemetry.traces), otelconnect.WithPropagator(propagation.TraceContext{}))
 	}
 	if withMetrics || telemetry.traces != nil {
@@ -86,22 +84,22 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 	}
 	var err error
 	telemetry.commits, err = telemetry.meter.Float64Histogram("routeguide.store.commit.duration",
-		metric.WithUnit("s"), metric.WithDescription("How long it took to make a batch of notes durable."),
+		metric.WithUnit("s"), metric.WithDescription("Duration of a group commit: the time to make a batch of notes durable."),
 		metric.WithExplicitBucketBoundaries(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5))
 	return telemetry, err
 }
 
-// buildInfo is always 1. Its labels say what the server was built from.
+// buildInfo returns a gauge that is always 1, with the version of the server in its labels.
 func buildInfo() prometheus.Collector {
 	build := command.ThisBuild()
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "routeguide_build_info",
-		Help:        "Always 1, labelled with the version, the revision and the version of Go of this build.",
+		Help:        "Always 1, labelled with the version, the revision and the Go version of this build.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.Go},
 	}, func() float64 { return 1 })
 }
 
-func tracesAreWanted() bool {
+func tracesEnabled() bool {
 	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
 		return false
 	}
@@ -116,7 +114,7 @@ func tracesProtocol() string {
 	return os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL")
 }
 
-// Interceptors returns what tells of RPCs, or nothing if nothing is told.
+// Interceptors returns the interceptor for RPCs, or none without metrics and traces.
 func (t *Telemetry) Interceptors() []connect.Interceptor {
 	if t.interceptor == nil {
 		return nil
@@ -124,40 +122,40 @@ func (t *Telemetry) Interceptors() []connect.Interceptor {
 	return []connect.Interceptor{t.interceptor}
 }
 
-// Handler serves the metrics to Prometheus.
+// Handler serves the metrics to Prometheus. It needs metrics.
 func (t *Telemetry) Handler() http.Handler {
 	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{})
 }
 
-// RecordCommit notes how long it took to make a batch of notes durable.
+// RecordCommit records the duration of a group commit.
 func (t *Telemetry) RecordCommit(took time.Duration) {
 	t.commits.Record(context.Background(), took.Seconds())
 }
 
-// A Metric is one that is looked at whenever the metrics are asked for.
+// A Metric is an observable instrument: it is read when the metrics are scraped.
 type Metric struct {
-	// Name is in OpenTelemetry's form; Prometheus gets underscores for its dots.
+	// Name is dotted, as in OpenTelemetry. Prometheus sees underscores.
 	Name, Unit, Description string
-	// Monotonic says that it counts, and does not also fall.
+	// Monotonic means a counter. Otherwise it is a gauge.
 	Monotonic bool
-	// Read returns what it is now.
+	// Read returns the current value.
 	Read func() int64
 }
 
-// Register adds numbers.
-func (t *Telemetry) Register(numbers ...Metric) error {
-	for _, number := range numbers {
+// Register registers metrics.
+func (t *Telemetry) Register(metrics ...Metric) error {
+	for _, m := range metrics {
 		observe := func(_ context.Context, observer metric.Int64Observer) error {
-			observer.Observe(number.Read())
+			observer.Observe(m.Read())
 			return nil
 		}
 		var err error
-		if number.Monotonic {
-			_, err = t.meter.Int64ObservableCounter(number.Name, metric.WithUnit(number.Unit),
-				metric.WithDescription(number.Description), metric.WithInt64Callback(observe))
+		if m.Monotonic {
+			_, err = t.meter.Int64ObservableCounter(m.Name, metric.WithUnit(m.Unit),
+				metric.WithDescription(m.Description), metric.WithInt64Callback(observe))
 		} else {
-			_, err = t.meter.Int64ObservableGauge(number.Name, metric.WithUnit(number.Unit),
-				metric.WithDescription(number.Description), metric.WithInt64Callback(observe))
+			_, err = t.meter.Int64ObservableGauge(m.Name, metric.WithUnit(m.Unit),
+				metric.WithDescription(m.Description), metric.WithInt64Callback(observe))
 		}
 		if err != nil {
 			return err
@@ -166,7 +164,7 @@ func (t *Telemetry) Register(numbers ...Metric) error {
 	return nil
 }
 
-// Shutdown sends what is still to be sent.
+// Shutdown flushes traces and stops the metrics.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	var err error
 	if t.traces != nil {

@@ -18,8 +18,8 @@ import (
 	"example.com/routeguide/server/internal/telemetry"
 )
 
-// With the standard variables, a call becomes a span that is sent by OTLP, and links to the trace of the caller.
-func TestCallsAreTraced(t *testing.T) {
+// With OpenTelemetry's variables, a call is exported as a span by OTLP, with a link to the caller's trace.
+func TestInterceptorsExportSpans(t *testing.T) {
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	spans := make(chan string, 10)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
@@ -45,14 +45,14 @@ func TestCallsAreTraced(t *testing.T) {
 	}))
 	defer receiver.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
-	told, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler))
+	exporter, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(connect.NewUnaryHandler("/some.Service/Method",
 		func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
 			return connect.NewResponse(&emptypb.Empty{}), nil
-		}, connect.WithInterceptors(told.Interceptors()...)))
+		}, connect.WithInterceptors(exporter.Interceptors()...)))
 	defer server.Close()
 	client := connect.NewClient[emptypb.Empty, emptypb.Empty](server.Client(), server.URL+"/some.Service/Method")
 	request := connect.NewRequest(&emptypb.Empty{})
@@ -60,7 +60,7 @@ func TestCallsAreTraced(t *testing.T) {
 	if _, err := client.CallUnary(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
-	if err := told.Shutdown(t.Context()); err != nil {
+	if err := exporter.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if span := <-spans; span != "some.Service/Method of "+trace {
@@ -68,35 +68,35 @@ func TestCallsAreTraced(t *testing.T) {
 	}
 }
 
-// What goes wrong with sending traces is in the log, as a line of its own form.
-func TestStartLogsTheErrorsOfTheExporter(t *testing.T) {
+// Errors of the export are logged in the server's format.
+func TestStartLogsExporterErrors(t *testing.T) {
 	receiver := httptest.NewServer(http.NotFoundHandler())
 	defer receiver.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
 	var log strings.Builder
-	told, err := telemetry.Start(t.Context(), false, slog.New(slog.NewJSONHandler(&log, nil)))
+	exporter, err := telemetry.Start(t.Context(), false, slog.New(slog.NewJSONHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	interceptor := told.Interceptors()[0]
+	interceptor := exporter.Interceptors()[0]
 	_, _ = interceptor.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
 		return connect.NewResponse(&emptypb.Empty{}), nil
 	})(t.Context(), connect.NewRequest(&emptypb.Empty{}))
-	if err := told.Shutdown(t.Context()); err != nil {
+	if err := exporter.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(log.String(), "{") || !strings.Contains(log.String(), "traces are lost") || !strings.Contains(log.String(), "404") {
+	if !strings.HasPrefix(log.String(), "{") || !strings.Contains(log.String(), "export of traces failed") || !strings.Contains(log.String(), "404") {
 		t.Errorf("the log is %q", log.String())
 	}
 }
 
-func TestNothingIsToldUnlessItIsAskedFor(t *testing.T) {
+func TestStartExportsNothingByDefault(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-	told, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler))
-	if err != nil || len(told.Interceptors()) > 0 {
-		t.Errorf("got %v, %v", told.Interceptors(), err)
+	exporter, err := telemetry.Start(t.Context(), false, slog.New(slog.DiscardHandler))
+	if err != nil || len(exporter.Interceptors()) > 0 {
+		t.Errorf("got %v, %v", exporter.Interceptors(), err)
 	}
-	if err := told.Shutdown(t.Context()); err != nil {
+	if err := exporter.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")

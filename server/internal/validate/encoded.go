@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// The numbers of the fields, by proto/routeguide/route_guide.proto.
+// Field numbers of proto/routeguide/route_guide.proto.
 const (
 	noteLocation   protowire.Number = 1
 	noteMessage    protowire.Number = 2
@@ -14,9 +14,9 @@ const (
 	pointLongitude protowire.Number = 2
 )
 
-// EncodedNote looks at a note without decoding it. If it keeps every rule of [Note], and has each field at
-// most once, in their order, and no others, EncodedNote returns its location in E7 degrees. Otherwise its
-// last result is false, which says nothing of the note: it has to be decoded.
+// EncodedNote is a fast path that validates a note without decoding it. If the note is valid by [Note], and has each
+// field at most once, in order, and no unknown fields, it returns the location in E7 degrees and true. False does not
+// mean that the note is invalid: decode it and call [Note].
 func EncodedNote(encoded []byte) (latitude, longitude int32, ok bool) {
 	location, rest, ok := encodedBytes(noteLocation, encoded)
 	if !ok {
@@ -36,7 +36,7 @@ func EncodedNote(encoded []byte) (latitude, longitude int32, ok bool) {
 	return latitude, longitude, ok
 }
 
-// encodedBytes returns the value of a field of bytes that comes first, and what follows it.
+// encodedBytes returns the value of a leading bytes field, and the rest.
 func encodedBytes(number protowire.Number, encoded []byte) (value, rest []byte, ok bool) {
 	rest, ok = encodedTag(number, protowire.BytesType, encoded)
 	if !ok {
@@ -49,8 +49,8 @@ func encodedBytes(number protowire.Number, encoded []byte) (value, rest []byte, 
 	return value, rest[n:], true
 }
 
-// encodedInt32 returns the value of a field that comes first, and what follows it; or 0 and all, if
-// something else comes first.
+// encodedInt32 returns the value of a leading int32 field, and the rest; or 0 and all of encoded if another field
+// leads.
 func encodedInt32(number protowire.Number, encoded []byte) (int32, []byte) {
 	rest, ok := encodedTag(number, protowire.VarintType, encoded)
 	if !ok {
@@ -60,10 +60,10 @@ func encodedInt32(number protowire.Number, encoded []byte) (int32, []byte) {
 	if n < 0 {
 		return 0, encoded
 	}
-	return int32(value), rest[n:] // That is how Protobuf decodes it, too.
+	return int32(value), rest[n:] // Protobuf truncates, too.
 }
 
-// encodedTag returns what follows a tag that comes first.
+// encodedTag returns the rest after a leading tag.
 func encodedTag(number protowire.Number, kind protowire.Type, encoded []byte) ([]byte, bool) {
 	if len(encoded) == 0 || encoded[0] != byte(protowire.EncodeTag(number, kind)) {
 		return nil, false

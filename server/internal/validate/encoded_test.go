@@ -19,7 +19,7 @@ func encode(tb testing.TB, note *routeguide.RouteNote) []byte {
 	return encoded
 }
 
-func TestAnOrdinaryNoteNeedNotBeDecoded(t *testing.T) {
+func TestEncodedNoteAcceptsCanonicalEncoding(t *testing.T) {
 	t.Parallel()
 	for _, note := range []*routeguide.RouteNote{
 		{Location: point(0, 0)},
@@ -34,14 +34,14 @@ func TestAnOrdinaryNoteNeedNotBeDecoded(t *testing.T) {
 	}
 }
 
-func TestLookingAtANoteAllocatesNothing(t *testing.T) { //nolint:paralleltest // Allocations are counted.
+func TestEncodedNoteDoesNotAllocate(t *testing.T) { //nolint:paralleltest // Allocations are counted.
 	encoded := encode(t, &routeguide.RouteNote{Location: point(-1, 1), Message: "note"})
 	if allocations := testing.AllocsPerRun(100, func() { validate.EncodedNote(encoded) }); allocations > 0 {
-		t.Errorf("it takes %v allocations, want 0", allocations)
+		t.Errorf("%v allocations, want 0", allocations)
 	}
 }
 
-// Whatever EncodedNote says is right must be what decoding says, and stay so when it is encoded again.
+// Where EncodedNote returns true, decoding must agree: the same location, valid, and no unknown fields.
 func FuzzEncodedNote(f *testing.F) {
 	ordinary := encode(f, &routeguide.RouteNote{Location: point(123, -456), Message: "note"})
 	for _, seed := range [][]byte{

@@ -1,5 +1,5 @@
-// Package validate holds the rules that the contract states for the fields of its messages, and
-// the error that says which field breaks which rule. It knows the messages and nothing else.
+// Package validate checks messages against the rules that the contract states for their fields. It knows only the
+// messages.
 package validate
 
 import (
@@ -8,19 +8,17 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
-// The coordinates of a point on Earth lie between these bounds and their negatives, in E7
-// degrees.
+// Largest coordinates of a point on Earth, in E7 degrees. The smallest are their negatives.
 const (
 	MaxLatitude  = 90_0000000
 	MaxLongitude = 180_0000000
 )
 
-// An Error says that a field of a request breaks a rule of the contract.
+// An Error is a violation of the contract by one field of a request.
 type Error struct {
-	// Field is the path of the field from the request message on, in the contract's names, such
-	// as "location.latitude".
+	// Field is the path of the field in the request, in the contract's names, such as "location.latitude".
 	Field string
-	// Rule says what is expected of the field, and what it got.
+	// Rule is the violated rule, with the value.
 	Rule string
 }
 
@@ -28,9 +26,8 @@ func (e *Error) Error() string {
 	return e.Field + ": " + e.Rule
 }
 
-// Point returns an [*Error] if point is absent or not on Earth. A point without any field set is
-// present, and lies at 0, 0. Field is the path of the point in its request; it is empty if the
-// point is the request.
+// Point returns an [*Error] if point is nil or not on Earth. An empty point is valid: it is 0, 0. Field is the path of
+// the point in its request, and empty if the point is the request.
 func Point(field string, point *routeguide.Point) error {
 	if err := latitude(field, point); err != nil {
 		return err
@@ -44,8 +41,8 @@ func Point(field string, point *routeguide.Point) error {
 	return nil
 }
 
-// Rectangle returns an [*Error] if a corner of rectangle is absent, or its latitude is not on
-// Earth. Any longitude will do: that is how a rectangle crosses the antimeridian.
+// Rectangle returns an [*Error] if a corner of rectangle is missing, or its latitude is not on Earth. Every longitude
+// is valid, because a rectangle may cross the antimeridian.
 func Rectangle(rectangle *routeguide.Rectangle) error {
 	if err := latitude("lo", rectangle.GetLo()); err != nil {
 		return err
@@ -53,17 +50,17 @@ func Rectangle(rectangle *routeguide.Rectangle) error {
 	return latitude("hi", rectangle.GetHi())
 }
 
-// Note returns an [*Error] if note has no location, or one that is not on Earth.
+// Note returns an [*Error] if the location of note is missing or not on Earth.
 func Note(note *routeguide.RouteNote) error {
 	return Point("location", note.GetLocation())
 }
 
-// encodedSlack is how much longer an encoded note may be than its text may, in bytes: for its location, and for fields
-// that this contract does not know.
+// encodedSlack is the difference between the limit of an encoded note and that of its text, in bytes: room for the
+// location and for unknown fields.
 const encodedSlack = 1 << 10
 
-// Length returns an [*Error] if the text of note is longer than maxText bytes, or all of it, which is size bytes long as
-// it came, longer than that and 1 KiB. A maxText of 0 is no bound.
+// Length returns an [*Error] if the text of note is longer than maxText bytes, or its encoding, of size bytes, is longer
+// than maxText plus 1 KiB. A maxText of 0 is no limit.
 func Length(note *routeguide.RouteNote, size, maxText int) error {
 	if maxText == 0 {
 		return nil

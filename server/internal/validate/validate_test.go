@@ -13,7 +13,7 @@ func point(latitude, longitude int32) *routeguide.Point {
 	return &routeguide.Point{Latitude: latitude, Longitude: longitude}
 }
 
-// field is the field that err blames, or "" if it blames none.
+// field returns the field of a validation error, or "" if err is nil.
 func field(t *testing.T, err error) string {
 	t.Helper()
 	if err == nil {
@@ -26,7 +26,7 @@ func field(t *testing.T, err error) string {
 	return invalid.Field
 }
 
-func TestNoteNeedsALocationOnEarth(t *testing.T) {
+func TestNoteRequiresLocationOnEarth(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		location *routeguide.Point
@@ -51,7 +51,7 @@ func TestNoteNeedsALocationOnEarth(t *testing.T) {
 	}
 }
 
-func TestRectangleNeedsTwoCornersAndMayCrossTheAntimeridian(t *testing.T) {
+func TestRectangleRequiresCornersAndAllowsAntimeridian(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		lo, hi *routeguide.Point
@@ -73,7 +73,7 @@ func TestRectangleNeedsTwoCornersAndMayCrossTheAntimeridian(t *testing.T) {
 	}
 }
 
-func TestLengthBoundsTextAndWholeNote(t *testing.T) {
+func TestLengthLimitsTextAndEncodedNote(t *testing.T) {
 	t.Parallel()
 	note := &routeguide.RouteNote{Message: "four"}
 	for _, test := range []struct {

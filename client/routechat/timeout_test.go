@@ -16,22 +16,22 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
-// servePeer accepts one connection, grants large flow-control windows, and leaves the rest to talk, until the
-// test ends.
-func servePeer(t *testing.T, talk func(conn net.Conn, framer *http2.Framer, over <-chan struct{})) (url string) {
+// servePeer accepts one connection and grants large flow-control windows. Then it runs handle, which must return once
+// testDone is closed.
+func servePeer(t *testing.T, handle func(conn net.Conn, framer *http2.Framer, testDone <-chan struct{})) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var talking sync.WaitGroup
-	over := make(chan struct{})
+	var peer sync.WaitGroup
+	testDone := make(chan struct{})
 	t.Cleanup(func() {
-		close(over)
+		close(testDone)
 		_ = listener.Close()
-		talking.Wait()
+		peer.Wait()
 	})
-	talking.Go(func() {
+	peer.Go(func() {
 		conn, err := listener.Accept()
 		if err != nil {
 			t.Error(err)
@@ -49,12 +49,12 @@ func servePeer(t *testing.T, talk func(conn net.Conn, framer *http2.Framer, over
 		if err := framer.WriteWindowUpdate(0, window); err != nil {
 			t.Error(err)
 		}
-		talk(conn, framer, over)
+		handle(conn, framer, testDone)
 	})
 	return "http://" + listener.Addr().String()
 }
 
-// chatWith opens a chat with a server, and returns a context that ends when the client should long have given up.
+// chatWith opens a chat, with a context whose timeout is far beyond those of the client's health checks.
 func chatWith(t *testing.T, url string) (context.Context, *connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote]) {
 	t.Helper()
 	client, err := routechat.New(url)
@@ -71,11 +71,11 @@ func chatWith(t *testing.T, url string) (context.Context, *connect.BidiStreamFor
 	return ctx, stream
 }
 
-// A server that goes silent, as behind a cable that was cut, is found by PING, and the chat that waits for it ends.
-func TestClientFindsASilentServerByPING(t *testing.T) {
+// PINGs find a server that does not answer, as after a network failure, and its chats end.
+func TestPingEndsChatOfSilentServer(t *testing.T) {
 	t.Parallel()
 	pinged := make(chan struct{})
-	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, over <-chan struct{}) {
+	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, testDone <-chan struct{}) {
 		for {
 			frame, err := framer.ReadFrame()
 			if err != nil {
@@ -86,7 +86,7 @@ func TestClientFindsASilentServerByPING(t *testing.T) {
 				break
 			}
 		}
-		<-over // The connection stays open.
+		<-testDone // The connection stays open.
 	})
 	ctx, stream := chatWith(t, url)
 	if err := stream.Send(&routeguide.RouteNote{Location: &routeguide.Point{}}); err != nil {
@@ -103,17 +103,17 @@ func TestClientFindsASilentServerByPING(t *testing.T) {
 	_, _ = stream.CloseRequest(), stream.CloseResponse()
 }
 
-// A server that takes nothing is given up, though it goes on to send.
-func TestClientGivesUpAServerThatTakesNothing(t *testing.T) {
+// The write timeout closes a connection to a server that does not read, even if it still sends.
+func TestWriteTimeoutEndsChatOfServerThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, over <-chan struct{}) {
+	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, testDone <-chan struct{}) {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
 		for {
 			select {
 			case <-ticker.C:
-				_ = framer.WritePing(false, [8]byte{}) // An error says that the client has given up.
-			case <-over:
+				_ = framer.WritePing(false, [8]byte{}) // It fails once the client has closed the connection.
+			case <-testDone:
 				return
 			}
 		}
@@ -124,7 +124,7 @@ func TestClientGivesUpAServerThatTakesNothing(t *testing.T) {
 		err = stream.Send(&routeguide.RouteNote{Location: &routeguide.Point{}, Message: long})
 	}
 	if ctx.Err() != nil {
-		t.Errorf("the client has not given up: %v", err)
+		t.Errorf("the client has not closed the connection: %v", err)
 	}
 	_, _ = stream.CloseRequest(), stream.CloseResponse()
 }

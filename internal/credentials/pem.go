@@ -1,6 +1,4 @@
-// Package pemfile reads certificates from PEM files, and refuses what crypto/tls passes over in silence: a block
-// behind a byte order mark, or a damaged one. It does not know what certificates are for.
-package pemfile
+package credentials
 
 import (
 	"bytes"
@@ -14,8 +12,9 @@ import (
 	"example.com/routeguide/internal/textfile"
 )
 
-// Pair returns a certificate, with those up to the authority, and its key.
-func Pair(certificate, key string) (tls.Certificate, error) {
+// KeyPair reads a certificate chain and its private key from PEM files. Unlike [tls.LoadX509KeyPair], it skips a byte
+// order mark, and refuses a file with a damaged block instead of ignoring that block.
+func KeyPair(certificate, key string) (tls.Certificate, error) {
 	certificatePEM, err := read(certificate)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -34,8 +33,8 @@ func Pair(certificate, key string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// Pool returns the authorities in a file.
-func Pool(path string) (*x509.CertPool, error) {
+// CertPool reads CA certificates from a PEM file, with the same checks as [KeyPair].
+func CertPool(path string) (*x509.CertPool, error) {
 	text, err := read(path)
 	if err != nil {
 		return nil, err
@@ -63,7 +62,8 @@ func read(path string) ([]byte, error) {
 	return text, nil
 }
 
-// parse returns all certificates in a text, which has one or more. Text around them is allowed, as are other blocks.
+// parse returns the certificates in a PEM file. None is an error. It ignores blocks of other types, and text between
+// blocks.
 func parse(text []byte) ([]*x509.Certificate, error) {
 	const kind = "CERTIFICATE"
 	var certificates []*x509.Certificate
@@ -77,12 +77,13 @@ func parse(text []byte) ([]*x509.Certificate, error) {
 		}
 		certificates = append(certificates, certificate)
 	}
-	begun := bytes.Count(text, []byte("-----BEGIN "+kind+"-----"))
+	// pem.Decode skips damaged blocks.
+	blocks := bytes.Count(text, []byte("-----BEGIN "+kind+"-----"))
 	switch {
-	case begun == 0:
-		return nil, errors.New("there is no certificate in it")
-	case len(certificates) < begun:
-		return nil, fmt.Errorf("%d certificates begin in it, but only %d can be read", begun, len(certificates))
+	case blocks == 0:
+		return nil, errors.New("no certificate in the file")
+	case len(certificates) < blocks:
+		return nil, fmt.Errorf("%d of %d certificates are damaged", blocks-len(certificates), blocks)
 	}
 	return certificates, nil
 }
