@@ -97,8 +97,9 @@ func expected(kind reflect.Type) string {
 
 // names returns the member names of a struct.
 func names(object reflect.Type) string {
-	var names []string
-	for _, field := range reflect.VisibleFields(object) {
+	fields := reflect.VisibleFields(object)
+	names := make([]string, 0, len(fields))
+	for _, field := range fields {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
 	}

@@ -62,7 +62,7 @@ func TestAtReturnsOffsetOfValue(t *testing.T) {
 		"/c":       " {",
 	} {
 		err, ok := errors.AsType[*jsonfile.Error](jsonfile.At([]byte(text), pointer, errors.ErrUnsupported))
-		if !ok || err.Err != errors.ErrUnsupported || err.Pointer != pointer || !strings.HasPrefix(text[err.Offset:], want) {
+		if !ok || !errors.Is(err.Err, errors.ErrUnsupported) || err.Pointer != pointer || !strings.HasPrefix(text[err.Offset:], want) {
 			t.Errorf("%s: got %v, want %q", pointer, err, want)
 		}
 	}
