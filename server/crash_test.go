@@ -149,6 +149,12 @@ func checkLog(t *testing.T, log []string, location *routeguide.Point, writers []
 // After SIGKILL at random times during writes, the log has every answered note once, and in order.
 func TestAnsweredNotesSurviveKill9(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	const kills, count = 12, 4
 	dir := filepath.Join(t.TempDir(), "notes")
 	writers := make([]*writer, count)
@@ -188,6 +194,12 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 // Two servers on one Redis Cluster see the same order of notes at each location.
 func TestRedisClusterHasOneOrderForTwoServers(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	nodes := redistest.StartCluster(t)
 	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr
 	first, firstURL := startProcess(t, "--store", url, "--redis-replicas", "1", "--history", "3")

@@ -20,6 +20,12 @@ import (
 
 // A graceful shutdown under load: each of 1000 chats gets a reply to every note that was kept, and then UNAVAILABLE.
 func TestDrainAnswersKeptNotesOfThousandChats(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	const clients, chatsEach = 20, 50
 	folder := t.TempDir()
 	server, url := startProcess(t, "--store", "pebble:"+folder)

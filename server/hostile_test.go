@@ -111,6 +111,12 @@ const maxMemoryMiB = 512
 
 // During each attack, the server keeps running in bounded memory, and answers a well-behaved chat.
 func TestHostileClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	program, err := program()
 	if err != nil {
 		t.Fatal(err)

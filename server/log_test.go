@@ -75,6 +75,12 @@ func TestLogPipeClosedDoesNotStopServer(t *testing.T) {
 // If the reader of the log hangs, lines are dropped and counted, and neither chats nor the shutdown block.
 func TestLogPipeBlockedDoesNotBlockChats(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	server, _, _, url, admin := startLogging(t)
 	var chats sync.WaitGroup
 	stop := make(chan struct{})

@@ -15,6 +15,12 @@ import (
 // A timeout of Redis must not end a chat with DEADLINE_EXCEEDED: that code is for the client's deadline.
 func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	redis := redistest.Start(t)
 	server, url := startProcess(t, "--store", "redis://"+redis.Addr, "--admin", "127.0.0.1:0")
 	admin, err := server.Await(`admin=(\S+)`)

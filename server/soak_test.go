@@ -84,6 +84,12 @@ func (s *soakServer) measureIdle(t *testing.T) (goroutines int, mib int64) {
 // Chats come, go, stall, are reset and drained at random. Afterwards every answered note is in the log once, and the
 // server leaks neither goroutines nor memory.
 func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	program, err := program()
 	if err != nil {
 		t.Fatal(err)

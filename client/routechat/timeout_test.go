@@ -74,6 +74,12 @@ func chatWith(t *testing.T, url string) (context.Context, *connect.BidiStreamFor
 // PINGs find a server that does not answer, as after a network failure, and its chats end.
 func TestPingEndsChatOfSilentServer(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	pinged := make(chan struct{})
 	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, testDone <-chan struct{}) {
 		for {
@@ -106,6 +112,12 @@ func TestPingEndsChatOfSilentServer(t *testing.T) {
 // The write timeout closes a connection to a server that does not read, even if it still sends.
 func TestWriteTimeoutEndsChatOfServerThatDoesNotRead(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, testDone <-chan struct{}) {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()

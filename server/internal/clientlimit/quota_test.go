@@ -35,8 +35,8 @@ func TestQuotaLimitsEachClientAndAll(t *testing.T) {
 	}
 	quota.Release(b, 4)
 	quota.Release(c, 4)
-	if taken := quota.InUse(); taken != 0 {
-		t.Errorf("%d is taken after all was given back", taken)
+	if inUse := quota.InUse(); inUse != 0 {
+		t.Errorf("%d in use after all was released", inUse)
 	}
 }
 
@@ -57,7 +57,7 @@ func TestQuotaWithoutLimit(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	if taken := quota.InUse(); taken != 0 {
-		t.Errorf("%d is taken after all was given back", taken)
+	if inUse := quota.InUse(); inUse != 0 {
+		t.Errorf("%d in use after all was released", inUse)
 	}
 }

@@ -68,6 +68,12 @@ func TestMaxCallsRefusesCall(t *testing.T) {
 // A call holds its quota until the client has read the response, or StallTimeout resets the stream.
 func TestMaxCallsCountsCallUntilResponseIsRead(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	options := bounded()
 	options.MaxCalls, options.StallTimeout = 2, 5*time.Second
 	url, running := startWith(t, options)

@@ -75,6 +75,12 @@ func partialEnvelope(length uint32, sent int) []byte {
 // RequestTimeout bounds each message of a chat, but not the silence between messages.
 func TestRequestTimeoutAppliesToChatMessages(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	options := bounded()
 	options.RequestTimeout = 100 * time.Millisecond
 	url, _ := startWith(t, options)
@@ -155,6 +161,12 @@ func TestArrivingBytesBoundsPartialNotes(t *testing.T) {
 // RequestTimeout bounds unary requests, over HTTP/1.1 and HTTP/2, and does not bound a chat.
 func TestRequestTimeoutAppliesToUnaryRequest(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	options := bounded()
 	options.RequestTimeout = 100 * time.Millisecond
 	url, _ := startWith(t, options)

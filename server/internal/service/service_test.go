@@ -334,6 +334,12 @@ func TestRouteChatAnswersNotesBeforeInvalidNote(t *testing.T) {
 // flow-control windows as small as grpc-go's. The stock RouteGuide server blocks after 20,000.
 func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	const count = 250_000
 	url, _ := start(t, notes.NewMemory())
 	stream, err := dialNarrow(t, url).RouteChat(t.Context())

@@ -16,6 +16,12 @@ import (
 // once, in the order of its writer, and appends succeed again.
 func TestAppendSurvivesFailover(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	nodes := redistest.StartCluster(t)
 	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr + "&addr=" + nodes[2].Addr
 	store := open(t, redisstore.Options{URL: url, Replicas: 1})

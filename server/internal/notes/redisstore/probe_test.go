@@ -72,6 +72,12 @@ func TestHealthReportsCauseAndRecovery(t *testing.T) {
 // Health reports a cluster only once no master accepts notes.
 func TestHealthWhileOneMasterAcceptsNotes(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	nodes := redistest.StartCluster(t)
 	health := make(chan error, 100)
 	open(t, redisstore.Options{URL: "redis://" + nodes[0].Addr, Health: func(err error) { health <- err }})
@@ -163,6 +169,12 @@ func TestStoreOnNodeWithoutClusterCommand(t *testing.T) {
 // A node of a cluster must not be taken for a single node if the user may not run CLUSTER.
 func TestOpenErrorOnClusterNodeWithoutClusterCommand(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	nodes := redistest.StartCluster(t)
 	nodes[0].CLI(t, "ACL", "SETUSER", "default", "-cluster")
 	if store, err := redisstore.Open(redisstore.Options{URL: "redis://" + nodes[0].Addr}); err == nil {
@@ -177,6 +189,12 @@ func TestOpenErrorOnClusterNodeWithoutClusterCommand(t *testing.T) {
 // its own error.
 func TestErrorsOfHangingRedis(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	node := redistest.Start(t)
 	store, _ := opened(t, node, redisstore.Options{})
 	if _, err := notes.Append(t.Context(), store, notes.Location{}, draft("a")); err != nil {

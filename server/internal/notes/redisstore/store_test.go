@@ -34,6 +34,12 @@ func TestStoreOnNode(t *testing.T) {
 
 func TestStoreOnNodeWithReplica(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	run(t, func(t *testing.T) redisstore.Options {
 		master := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 		startReplica(t, master)
@@ -55,6 +61,12 @@ func startReplica(t *testing.T, master *redistest.Node) *redistest.Node {
 // between.
 func TestStoreOnCluster(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	nodes := redistest.StartCluster(t)
 	empty := make(chan struct{}, 1) // one element while the cluster is empty
 	empty <- struct{}{}
@@ -125,6 +137,12 @@ func TestAppendErrUnknownWithoutReplica(t *testing.T) {
 
 func TestStoreRecoversFromRedisRestart(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
 	node := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	health := make(chan error, 10)
 	store := open(t, redisstore.Options{URL: "redis://" + node.Addr, Health: func(err error) { health <- err }})
