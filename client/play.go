@@ -101,7 +101,7 @@ func recordRoute(ctx context.Context, client *routechat.Client, out io.Writer) e
 	return nil
 }
 
-// routeChat sends six notes, two formatPoint each of three points, and prints the replies concurrently.
+// routeChat sends six notes, two at each of three points, and prints the replies concurrently.
 func routeChat(ctx context.Context, client *routechat.Client, out io.Writer) error {
 	stream, err := client.RouteChat(ctx)
 	if err != nil {

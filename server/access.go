@@ -38,16 +38,16 @@ func (f *accessFlags) check(ctx context.Context, listen string) error {
 	case f.ClientCA != "" && f.TLSCert == "":
 		return command.Usagef("--client-ca goes with --tls-cert and --tls-key")
 	case f.Tokens != "" && f.TLSCert == "" && !f.Insecure && !isLoopback(ctx, listen):
-		return command.Usagef("--tokens on %s, in clear: anyone on the way could read them; add --tls-cert and --tls-key, or --insecure if something else keeps them secret", listen)
+		return command.Usagef("--tokens on %s would be sent in cleartext: add --tls-cert and --tls-key, or --insecure if another layer encrypts the connection", listen)
 	default:
 		return nil
 	}
 }
 
-// tls returns how to speak TLS, or nil if the server speaks in clear.
+// tls returns the TLS configuration, or nil for cleartext.
 func (f *accessFlags) tls(logger *slog.Logger) (*tls.Config, error) {
 	if f.TLSCert == "" {
-		return nil, nil //nolint:nilnil // That is no TLS.
+		return nil, nil //nolint:nilnil // nil is cleartext.
 	}
 	config, err := (&httpserver.TLSFiles{Certificate: f.TLSCert, Key: f.TLSKey, ClientCA: f.ClientCA}).Config(logger)
 	if err != nil {
@@ -56,10 +56,10 @@ func (f *accessFlags) tls(logger *slog.Logger) (*tls.Config, error) {
 	return config, nil
 }
 
-// require returns what lets only those in that have a token, or nil if all may come in.
+// require returns the authentication middleware, or nil if no token is required.
 func (f *accessFlags) require(logger *slog.Logger) (func(http.Handler) http.Handler, error) {
 	if f.Tokens == "" {
-		return nil, nil //nolint:nilnil // That is everyone.
+		return nil, nil //nolint:nilnil // nil is no authentication.
 	}
 	tokens, err := auth.NewTokens(f.Tokens, logger, healthPaths...)
 	if err != nil {

@@ -26,7 +26,7 @@ func (l *originList) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// checkOrigin returns an error if no browser can send an origin in small letters.
+// checkOrigin validates an origin, or a pattern of origins, in lower case.
 func checkOrigin(origin string) error {
 	if origin == "*" {
 		return nil
@@ -34,7 +34,7 @@ func checkOrigin(origin string) error {
 	wrong := func(why string) error {
 		return fmt.Errorf("%q is no origin: %s; want scheme://host or scheme://host:port, such as https://example.com", origin, why)
 	}
-	// A digit can stand wherever a * may.
+	// A digit is valid wherever * is.
 	parsed, err := url.Parse(strings.ReplaceAll(origin, "*", "0"))
 	switch {
 	case err != nil || parsed.Scheme == "" || parsed.Hostname() == "":

@@ -152,9 +152,6 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	const kills, count = 12, 4
 	dir := filepath.Join(t.TempDir(), "notes")
 	writers := make([]*writer, count)
@@ -194,9 +191,6 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 // Two servers on one Redis Cluster see the same order of notes at each location.
 func TestRedisClusterHasOneOrderForTwoServers(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}

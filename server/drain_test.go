@@ -23,9 +23,6 @@ func TestDrainAnswersKeptNotesOfThousandChats(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	const clients, chatsEach = 20, 50
 	folder := t.TempDir()
 	server, url := startProcess(t, "--store", "pebble:"+folder)
@@ -147,7 +144,7 @@ func TestSecondSignalKillsDuringShutdownDelay(t *testing.T) {
 	if err := server.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.Await("serving on, while health says NOT_SERVING"); err != nil {
+	if _, err := server.Await("still serving, health is NOT_SERVING"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.GetFeature(t.Context(), &routeguide.Point{}); err != nil {
@@ -202,7 +199,7 @@ func TestShutdownDelayServesWhileHealthIsNotServing(t *testing.T) {
 	if err := server.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.Await("serving on, while health says NOT_SERVING"); err != nil {
+	if _, err := server.Await("still serving, health is NOT_SERVING"); err != nil {
 		t.Fatal(err)
 	}
 	text := get(t, ready)

@@ -21,7 +21,7 @@ Try it: grpcurl -plaintext localhost:50051 list
 
 "server notes --help" says how to export, import and count notes.
 
-On SIGINT or SIGTERM, open chats get the replies they are owed. A second signal ends the server at once. Exit codes: 0 after a signal, 1 on an error, 2 if the flags make no sense.`
+On SIGINT or SIGTERM, open chats get their pending replies. A second signal ends the server at once. Exit codes: 0 after a signal, 1 on an error, 2 on invalid flags.`
 
 type serverFlags struct {
 	serveFlags   `embed:"" group:"Serving:"`

@@ -11,22 +11,23 @@ import (
 )
 
 // limitFlags bound what clients may use. The defaults suit a server on the open internet, on a machine with a few
-// gigabytes of memory. docs/limits.md lists every bound with its code. Hidden are those that no user has had a reason to move.
+// gigabytes of memory. docs/limits.md lists every limit with its code. Limits that users rarely need to change are hidden
+// from --help.
 type limitFlags struct {
 	MaxText         byteSize      `default:"64KiB" placeholder:"BYTES" help:"Largest text of a note (${default}); all of a note may be 1 KiB larger."`
 	MaxMessage      byteSize      `default:"512KiB" placeholder:"BYTES" help:"Largest request message, uncompressed (${default})."`
 	MaxHeader       byteSize      `hidden:"" default:"64KiB" placeholder:"BYTES" help:"Largest request header (${default})."`
-	MaxConnections  int           `default:"10000" placeholder:"N" help:"Most open connections (${default}). Further ones wait. 0 is no bound."`
-	MaxStreams      int           `hidden:"" default:"1000" placeholder:"N" help:"Most open calls of a connection (${default})."`
-	MaxChats        int           `default:"100000" placeholder:"N" help:"Most open chats (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	MaxCalls        int           `default:"5000" placeholder:"N" help:"Most open calls other than chats (${default}), and as many health checks. Further ones get RESOURCE_EXHAUSTED. 0 is no bound."`
-	MaxArriving     byteSize      `hidden:"" default:"64MiB" placeholder:"BYTES" help:"Most bytes of notes larger than 4 KiB that have arrived in part (${default}). 0 is no bound."`
-	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Share of the connections, chats and calls that one client may use, in percent; 100 is no bound. By default 10, or 100 if only this machine can call."`
-	MaxPending      int           `default:"262144" placeholder:"N" help:"Most notes of a chat that wait for their replies (${default}). Beyond it the server stops reading the chat."`
-	MaxPendingInAll int           `hidden:"" name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Most notes of all chats that wait for their replies (${default}, 192 MiB). 0 is no bound."`
-	NoteRate        float64       `default:"-1" placeholder:"N" help:"Most notes of a client per second, with a burst of ten seconds' worth. Beyond it the server reads more slowly. 0 is no bound. By default 1000, or no bound if only this machine can call."`
-	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a slow consumer: a call whose client takes none of its answer for this long (${default}). 0 is never."`
-	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Time for a request, or a note of a chat, to arrive once it has begun to (${default}). 0 is no bound."`
+	MaxConnections  int           `default:"10000" placeholder:"N" help:"Maximum number of open connections (${default}). Further ones wait. 0 is no limit."`
+	MaxStreams      int           `hidden:"" default:"1000" placeholder:"N" help:"Maximum number of open calls of a connection (${default})."`
+	MaxChats        int           `default:"100000" placeholder:"N" help:"Maximum number of open chats (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no limit."`
+	MaxCalls        int           `default:"5000" placeholder:"N" help:"Maximum number of open calls other than chats (${default}), and as many health checks. Further ones get RESOURCE_EXHAUSTED. 0 is no limit."`
+	MaxArriving     byteSize      `hidden:"" default:"64MiB" placeholder:"BYTES" help:"Maximum size of notes larger than 4 KiB that have arrived in part (${default}). 0 is no limit."`
+	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Share of the connections, chats and calls that one client may use, in percent; 100 is no limit. By default 10, or 100 if only this machine can call."`
+	MaxPending      int           `default:"262144" placeholder:"N" help:"Maximum number of notes of a chat that wait for their replies (${default}). Beyond it the server stops reading the chat."`
+	MaxPendingInAll int           `hidden:"" name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Maximum number of notes of all chats that wait for their replies (${default}, 192 MiB). 0 is no limit."`
+	NoteRate        float64       `default:"-1" placeholder:"N" help:"Maximum number of notes of a client per second, with a burst of ten seconds' worth. Beyond it the server reads more slowly. 0 is no limit. By default 1000, or no limit if only this machine can call."`
+	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a slow consumer: a call whose client reads less than 16 KiB of the response (32 KiB for a chat), or less than all that is pending, within this time (${default}). 0 is never."`
+	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Time for a request, or a note of a chat, to arrive once it has begun to (${default}). 0 is no limit."`
 	IdleTimeout     time.Duration `default:"5m" placeholder:"DURATION" help:"Close a connection that has had no call for this long (${default})."`
 	MaxChatAge      time.Duration `renamed:"chat-life" default:"0s" placeholder:"DURATION" help:"End a chat of this age with UNAVAILABLE, once it has its replies. 0, the default, is never."`
 }
@@ -56,15 +57,15 @@ func (f *limitFlags) check() error {
 	return nil
 }
 
-// limit is a bound on what clients may use.
+// limit is a limit of what clients may use.
 type limit struct {
 	flag  string
 	value int64
-	min   int64  // smallest value; where it is 0, 0 is no bound
-	code  string // of a call that goes beyond it; empty if there is backpressure, or the connection ends
+	min   int64  // smallest value; if it is 0, 0 is no limit
+	code  string // of a call that exceeds the limit; empty if there is backpressure, or the connection is closed
 }
 
-// limits are the bounds that are plain numbers. docs/limits.md has them all.
+// limits are the limits that are plain numbers. docs/limits.md has all.
 func (f *limitFlags) limits() []limit {
 	return []limit{
 		{"max-text", int64(f.MaxText), 0, "INVALID_ARGUMENT"},
@@ -84,7 +85,7 @@ func (f *limitFlags) limits() []limit {
 	}
 }
 
-// noteRate returns the notes per second of one client; 0 is no bound.
+// noteRate returns the notes per second of one client; 0 is no limit.
 func (f *limitFlags) noteRate(ctx context.Context, listen string) float64 {
 	if f.NoteRate >= 0 {
 		return f.NoteRate
@@ -95,7 +96,7 @@ func (f *limitFlags) noteRate(ctx context.Context, listen string) float64 {
 	return defaultNoteRate
 }
 
-// clientShare returns the share of one client, between 0 and 1; 0 is no bound.
+// clientShare returns the share of one client, between 0 and 1; 0 is no limit.
 func (f *limitFlags) clientShare(ctx context.Context, listen string) float64 {
 	percent := f.ClientShare
 	if percent == -1 && !isLoopback(ctx, listen) {

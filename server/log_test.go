@@ -78,9 +78,6 @@ func TestLogPipeBlockedDoesNotBlockChats(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	server, _, _, url, admin := startLogging(t)
 	var chats sync.WaitGroup
 	stop := make(chan struct{})

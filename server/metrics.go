@@ -8,14 +8,14 @@ import (
 	"example.com/routeguide/server/internal/telemetry"
 )
 
-// metrics are those that are read whenever they are scraped.
+// metrics returns the instruments that are read at each scrape.
 func metrics(service *service.Service, server *httpserver.Server, logs *logwriter.Writer) []telemetry.Metric {
 	chats := func(count func(chat.Counts) int64) func() int64 {
 		return func() int64 { return count(service.Counts()) }
 	}
 	return []telemetry.Metric{
 		{Name: "routeguide.connections", Description: "Open connections.", Read: server.Connections},
-		{Name: "routeguide.connections.refused", Monotonic: true, Description: "Connections closed at once, since their clients had their share.", Read: server.Refused},
+		{Name: "routeguide.connections.refused", Monotonic: true, Description: "Connections closed because their client exceeded its share.", Read: server.Refused},
 		{Name: "routeguide.chats", Description: "Open chats.", Read: chats(func(c chat.Counts) int64 { return c.Chats })},
 		{Name: "routeguide.calls", Description: "Open calls other than chats.", Read: service.Calls},
 		{Name: "routeguide.notes.arriving.bytes", Description: "Bytes of notes larger than 4 KiB that have arrived in part.", Read: service.Arriving},
@@ -27,7 +27,7 @@ func metrics(service *service.Service, server *httpserver.Server, logs *logwrite
 		{Name: "routeguide.chats.stalled", Monotonic: true, Description: "Chats reset because of a slow consumer.", Read: chats(func(c chat.Counts) int64 { return c.Stalled })},
 		{Name: "routeguide.chats.shed", Monotonic: true, Description: "Chats ended because too many notes of all chats waited for replies.", Read: chats(func(c chat.Counts) int64 { return c.Shed })},
 		{Name: "routeguide.store.errors", Monotonic: true, Description: "Chats ended by an error of the store.", Read: service.StoreErrors},
-		{Name: "routeguide.log.dropped", Monotonic: true, Description: "Log lines dropped because stderr did not take them.", Read: logs.Dropped},
+		{Name: "routeguide.log.dropped", Monotonic: true, Description: "Log lines dropped because stderr was blocked.", Read: logs.Dropped},
 		{Name: "routeguide.panics", Monotonic: true, Description: "Calls ended by a panic.", Read: service.Panics},
 	}
 }

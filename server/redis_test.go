@@ -18,9 +18,6 @@ func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	redis := redistest.Start(t)
 	server, url := startProcess(t, "--store", "redis://"+redis.Addr, "--admin", "127.0.0.1:0")
 	admin, err := server.Await(`admin=(\S+)`)

@@ -152,7 +152,7 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 	case <-ctx.Done():
 	}
 	if flags.ShutdownDelay > 0 {
-		logger.Info("draining: serving on, while health says NOT_SERVING", "delay", flags.ShutdownDelay)
+		logger.Info("shutdown: still serving, health is NOT_SERVING", "delay", flags.ShutdownDelay)
 		health.Leave()
 		select {
 		case err := <-served:
@@ -160,7 +160,7 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 		case <-time.After(flags.ShutdownDelay):
 		}
 	}
-	logger.Info("draining: open chats get the replies they are owed", "timeout", flags.ShutdownTimeout)
+	logger.Info("shutdown: draining open chats", "timeout", flags.ShutdownTimeout)
 	service.Drain()
 	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), flags.ShutdownTimeout)
 	defer cancel()
@@ -225,11 +225,11 @@ func keepingNotes(where string) []any {
 	return about
 }
 
-// newLogger returns a logger to stderr that never waits for it, and the writer that is to be closed at the end.
+// newLogger returns a non-blocking logger to stderr, and its writer, which the caller must close.
 func newLogger(stderr io.Writer, format string, level slog.Level) (*slog.Logger, *logwriter.Writer) {
 	var logger *slog.Logger
 	logs := logwriter.New(stderr, func(lines int64) {
-		logger.Warn("log lines were dropped, since stderr did not take them", "lines", lines)
+		logger.Warn("log lines were dropped because stderr was blocked", "lines", lines)
 	})
 	options := &slog.HandlerOptions{Level: level}
 	if format == "json" {

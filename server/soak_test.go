@@ -87,9 +87,6 @@ func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	program, err := program()
 	if err != nil {
 		t.Fatal(err)

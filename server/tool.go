@@ -25,7 +25,7 @@ Export writes newline-delimited JSON, one note a line with its time, so that not
 type toolFlags struct {
 	Export struct {
 		Store string `renamed:"notes" default:"pebble:routeguide-notes" placeholder:"STORE" help:"The store to read (${default}). ${stores}"`
-		To    string `default:"-" placeholder:"FILE" help:"Write there; - is standard output (${default}). A file is only there once it is whole."`
+		To    string `default:"-" placeholder:"FILE" help:"Write there; - is standard output (${default}). The file is replaced atomically when the export is complete."`
 	} `cmd:"" help:"Write all notes."`
 	Import struct {
 		Store   string   `renamed:"notes" default:"pebble:routeguide-notes" placeholder:"STORE" help:"The store to add to (${default}). ${stores}"`
@@ -135,17 +135,17 @@ func importNotes(ctx context.Context, where, from string, maxText int, stdout, s
 	}
 	progress := command.NewProgress(stderr)
 	show := func(notes int) { progress.Showf("read %d notes", notes) }
-	added, there, redated, err := notefile.Import(ctx, store, in, maxText, show)
+	added, present, redated, err := notefile.Import(ctx, store, in, maxText, show)
 	progress.End()
-	fmt.Fprintf(stdout, "added %d notes; %d were there already%s\n", added, there, saidOfRedated(redated))
+	fmt.Fprintf(stdout, "added %d notes; %d were there already%s\n", added, present, redatedText(redated))
 	if invalid, ok := errors.AsType[*validate.Error](err); ok && invalid.Field == "message" {
 		err = fmt.Errorf("%w; --max-text takes longer texts", err)
 	}
 	return errors.Join(err, store.Close())
 }
 
-// saidOfRedated returns what is to be said of notes that were dated in the future.
-func saidOfRedated(count int) string {
+// redatedText describes the notes whose future times were replaced, for the summary of an import.
+func redatedText(count int) string {
 	switch count {
 	case 0:
 		return ""

@@ -178,9 +178,6 @@ func TestRetentionDropsOldNotesWhileServerRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	server, url := startProcess(t, "--store", "memory:", "--retention", "1s")
 	location := &routeguide.Point{Latitude: 1}
 	if reply, err := lastReply(t, url, location, "old"); err != nil || len(reply) != 1 {

@@ -77,9 +77,6 @@ func TestPingEndsChatOfSilentServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	pinged := make(chan struct{})
 	url := servePeer(t, func(_ net.Conn, framer *http2.Framer, testDone <-chan struct{}) {
 		for {
@@ -112,9 +109,6 @@ func TestPingEndsChatOfSilentServer(t *testing.T) {
 // The write timeout closes a connection to a server that does not read, even if it still sends.
 func TestWriteTimeoutEndsChatOfServerThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}

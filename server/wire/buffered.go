@@ -80,7 +80,7 @@ func (b *buffered) grow(n int) {
 }
 
 // shrink returns an empty large buffer to the pool, unless the last read filled so much of it that the next one
-// will probably, too. A stream that goes idle keeps its large buffer only if it goes idle in a burst.
+// will probably, too. An idle stream keeps a large buffer only if its last read was large.
 func (b *buffered) shrink() {
 	if b.large != nil && b.lastRead < len(*b.large)/minLargeFill {
 		b.pool.Put(b.large)

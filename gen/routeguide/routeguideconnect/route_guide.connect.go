@@ -93,7 +93,8 @@ type RouteGuideClient interface {
 	// not stored; UNKNOWN if the note may have been stored; RESOURCE_EXHAUSTED if there is no room
 	// for it; DATA_LOSS if the store is damaged; ABORTED if the note was stored, and was dropped
 	// by retention before its reply could be sent, because the client did not read the replies
-	// before it.
+	// before it, or if the client read none of its replies for the server's stall timeout.
+	// UNAVAILABLE is also the end of a chat that has reached the server's maximum age.
 	RouteChat(context.Context) (*connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote], error)
 }
 
@@ -214,7 +215,8 @@ type RouteGuideHandler interface {
 	// not stored; UNKNOWN if the note may have been stored; RESOURCE_EXHAUSTED if there is no room
 	// for it; DATA_LOSS if the store is damaged; ABORTED if the note was stored, and was dropped
 	// by retention before its reply could be sent, because the client did not read the replies
-	// before it.
+	// before it, or if the client read none of its replies for the server's stall timeout.
+	// UNAVAILABLE is also the end of a chat that has reached the server's maximum age.
 	RouteChat(context.Context, *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error
 }
 

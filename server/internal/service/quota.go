@@ -70,7 +70,7 @@ func (q *quotas) of(path string) (*clientlimit.Quota, string) {
 	case path == routeguideconnect.RouteGuideRouteChatProcedure:
 		return q.chats, "chats"
 	case isHealth(path):
-		return q.health, "questions about health"
+		return q.health, "health checks"
 	default:
 		return q.calls, "calls"
 	}
@@ -84,9 +84,9 @@ func isHealth(path string) bool {
 // refuse counts a call or message over its quota, and returns the error for the client.
 func (q *quotas) refuse(what string, refused error) error {
 	q.refused.Add(1)
-	text := "this server holds as many " + what + " as it can: try again later"
+	text := "too many " + what + " on this server: retry later"
 	if errors.Is(refused, clientlimit.ErrShare) {
-		text = "this server holds as many " + what + " of one client as it may: end some, or try again later"
+		text = "too many " + what + " of this client: end some, or retry later"
 	}
 	return connect.NewError(connect.CodeResourceExhausted, errors.New(text))
 }

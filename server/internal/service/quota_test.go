@@ -71,9 +71,6 @@ func TestMaxCallsCountsCallUntilResponseIsRead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	options := bounded()
 	options.MaxCalls, options.StallTimeout = 2, 5*time.Second
 	url, running := startWith(t, options)

@@ -78,9 +78,6 @@ func TestRequestTimeoutAppliesToChatMessages(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	options := bounded()
 	options.RequestTimeout = 100 * time.Millisecond
 	url, _ := startWith(t, options)
@@ -161,9 +158,6 @@ func TestArrivingBytesBoundsPartialNotes(t *testing.T) {
 // RequestTimeout bounds unary requests, over HTTP/1.1 and HTTP/2, and does not bound a chat.
 func TestRequestTimeoutAppliesToUnaryRequest(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}

@@ -105,7 +105,7 @@ func New(guide *guide.Guide, options Options) *Service {
 		connect.WithReadMaxBytes(options.MessageBytes),
 		withGzip(options.MessageBytes),
 	)
-	// All other messages than notes are short.
+	// Only notes may be long.
 	short := connect.WithReadMaxBytes(shortBytes)
 	reflector := grpcreflect.NewStaticReflector(
 		routeguideconnect.RouteGuideName,
@@ -117,7 +117,7 @@ func New(guide *guide.Guide, options Options) *Service {
 	procedures.add(methodsOf(routeguide.File_routeguide_route_guide_proto.Services().ByName("RouteGuide"))...)(routeguideconnect.NewRouteGuideHandler(&handler{
 		guide:  guide,
 		chats:  service.chats,
-		pace:   clientlimit.NewRateLimiters(options.NotesPerSecond),
+		rates:  clientlimit.NewRateLimiters(options.NotesPerSecond),
 		limits: messageLimits{bytes: options.MessageBytes, timeout: options.RequestTimeout, quotas: service.quotas},
 		logger: options.Logger,
 		panics: service.panics,
@@ -136,11 +136,11 @@ func New(guide *guide.Guide, options Options) *Service {
 		inner = options.Require(inner)
 	}
 	allow := withCORS(options.Origins)
-	written := func(next http.Handler) http.Handler {
+	respond := func(next http.Handler) http.Handler {
 		return withStallTimeout(options.StallTimeout, &service.stalled, allow(next))
 	}
-	inner = written(withRequestTimeout(options.RequestTimeout, explain(procedures, inner)))
-	service.Handler = wire.NewHandler(service.quotas.admit(inner, written))
+	inner = respond(withRequestTimeout(options.RequestTimeout, explain(procedures, inner)))
+	service.Handler = wire.NewHandler(service.quotas.admit(inner, respond))
 	return service
 }
 
@@ -195,7 +195,7 @@ func (s *Service) Drained() <-chan struct{} {
 type handler struct {
 	guide  *guide.Guide
 	chats  *chat.Server
-	pace   *clientlimit.RateLimiters
+	rates  *clientlimit.RateLimiters
 	limits messageLimits
 	logger *slog.Logger
 	panics *panics
@@ -239,7 +239,7 @@ func (h *handler) RecordRoute(ctx context.Context, stream *connect.ClientStream[
 func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]) error {
 	start := time.Now()
 	peer := stream.Peer()
-	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.pace.For(peer.Addr))
+	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.rates.For(peer.Addr))
 	if err == nil {
 		err = clientGone(ctx)
 	}

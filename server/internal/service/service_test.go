@@ -337,9 +337,6 @@ func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	const count = 250_000
 	url, _ := start(t, notes.NewMemory())
 	stream, err := dialNarrow(t, url).RouteChat(t.Context())

@@ -71,9 +71,6 @@ func TestAppendSurvivesPowerLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		disk := vfs.NewCrashableMem()
@@ -194,9 +191,6 @@ func writeUntil(fault string) {
 
 func TestFatalOnFailedWriteOrSync(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}

@@ -18,9 +18,9 @@ const lockName = "LOCK"
 // folder detects that the folder of an open store was moved, deleted or replaced. Without it, a process would go on
 // writing to open files that are no longer at the path, while another process opens the folder that is there now.
 //
-// It compares the inode of LOCK: another folder has another LOCK. The folder's own inode is compared periodically
-// only, for the two replacements that keep LOCK's inode or have no LOCK: a copy by hard links, whose LOCK and
-// write-ahead log are those of the store, and an empty folder, without whose LOCK the store is unavailable.
+// It compares the inode of LOCK: another folder has another LOCK. Periodically it compares the inode of the folder, too,
+// for two cases that LOCK misses: a copy made with hard links, which shares LOCK's inode, and an empty folder, which has
+// no LOCK (then the store is only unavailable).
 //
 // The engine holds both open, so their inode numbers are not reused. Its methods may be called concurrently.
 type folder struct {

@@ -19,9 +19,6 @@ func TestAppendSurvivesFailover(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	nodes := redistest.StartCluster(t)
 	url := "redis://" + nodes[0].Addr + "?addr=" + nodes[1].Addr + "&addr=" + nodes[2].Addr
 	store := open(t, redisstore.Options{URL: url, Replicas: 1})

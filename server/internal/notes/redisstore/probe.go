@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// probeEvery is the interval between two health checks, and probeTimeout the deadline of one.
+	// probeInterval is the interval between two health checks, and probeTimeout the deadline of one.
 	probeInterval = time.Second
 	probeTimeout  = time.Second
 	// startTimeout is the deadline of the check at the start.
@@ -33,8 +33,10 @@ func probeKey(number int) string {
 	return "routeguide:{probe-" + strconv.Itoa(number) + "}"
 }
 
-// monitor reports to Health when Redis stops or resumes accepting notes, until ctx ends.
-func (s *Store) monitor(ctx context.Context, healthy bool) {
+// monitor reports to Health when Redis stops or resumes accepting notes, or refuses them for another reason than
+// before, until ctx ends. The error is that of the check at the start.
+func (s *Store) monitor(ctx context.Context, err error) {
+	reported := kind(err)
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
 	for {
@@ -44,11 +46,24 @@ func (s *Store) monitor(ctx context.Context, healthy bool) {
 			return
 		}
 		err := s.probe(ctx)
-		if ctx.Err() == nil && healthy != (err == nil) {
-			healthy = err == nil
+		if ctx.Err() == nil && kind(err) != reported {
+			reported = kind(err)
 			s.health(err)
 		}
 	}
+}
+
+// kind returns the error code of a reply of Redis, such as READONLY, and "unreachable" for all other errors, whose texts
+// differ from one attempt to the next.
+func kind(err error) string {
+	if err == nil {
+		return ""
+	}
+	if reply, ok := errors.AsType[*rueidis.RedisError](err); ok {
+		code, _, _ := strings.Cut(reply.Error(), " ")
+		return code
+	}
+	return "unreachable"
 }
 
 // probe is the health check: a write and a read by script, with keys on all masters. It returns an error if

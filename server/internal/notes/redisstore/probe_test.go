@@ -69,12 +69,23 @@ func TestHealthReportsCauseAndRecovery(t *testing.T) {
 	}
 }
 
+// The reason for which notes are refused may change before it passes.
+func TestHealthReportsChangedCause(t *testing.T) {
+	t.Parallel()
+	node := redistest.Start(t)
+	_, health := opened(t, node, redisstore.Options{})
+	node.CLI(t, "REPLICAOF", "127.0.0.1", "1")
+	awaitHealth(t, health, "READONLY")
+	node.CLI(t, "ACL", "SETUSER", "default", "-eval")
+	awaitHealth(t, health, "NOPERM")
+	node.CLI(t, "REPLICAOF", "NO", "ONE")
+	node.CLI(t, "ACL", "SETUSER", "default", "+eval")
+	awaitHealth(t, health, "")
+}
+
 // Health reports a cluster only once no master accepts notes.
 func TestHealthWhileOneMasterAcceptsNotes(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
@@ -172,9 +183,6 @@ func TestOpenErrorOnClusterNodeWithoutClusterCommand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	nodes := redistest.StartCluster(t)
 	nodes[0].CLI(t, "ACL", "SETUSER", "default", "-cluster")
 	if store, err := redisstore.Open(redisstore.Options{URL: "redis://" + nodes[0].Addr}); err == nil {
@@ -189,9 +197,6 @@ func TestOpenErrorOnClusterNodeWithoutClusterCommand(t *testing.T) {
 // its own error.
 func TestErrorsOfHangingRedis(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}

@@ -45,8 +45,8 @@ type Options struct {
 	Replicas int
 	// ReadOnly disables Append and Forget: the Redis user needs no write permissions.
 	ReadOnly bool
-	// Health is called with the error when the store can no longer keep notes, and with nil when it can
-	// again. Calls are not concurrent. It must not block.
+	// Health is called with the error when the store can no longer keep notes, or cannot for another reason, and with
+	// nil when it can again. Calls are not concurrent. It must not block.
 	Health func(err error)
 	// OnCommit is called with the round-trip time of each batch of notes; nil is none. It must not block.
 	OnCommit func(took time.Duration)
@@ -112,7 +112,7 @@ func Open(options Options) (*Store, error) {
 		if transient != nil {
 			store.health(transient)
 		}
-		store.running.Go(func() { store.monitor(ctx, transient == nil) })
+		store.running.Go(func() { store.monitor(ctx, transient) })
 	}
 	return store, nil
 }

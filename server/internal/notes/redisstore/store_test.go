@@ -37,9 +37,6 @@ func TestStoreOnNodeWithReplica(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	run(t, func(t *testing.T) redisstore.Options {
 		master := redistest.Start(t, "--repl-diskless-sync-delay", "0")
 		startReplica(t, master)
@@ -61,9 +58,6 @@ func startReplica(t *testing.T, master *redistest.Node) *redistest.Node {
 // between.
 func TestStoreOnCluster(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
@@ -137,9 +131,6 @@ func TestAppendErrUnknownWithoutReplica(t *testing.T) {
 
 func TestStoreRecoversFromRedisRestart(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
