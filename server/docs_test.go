@@ -127,18 +127,14 @@ func TestDocumentedFlagsAreThoseOfHelp(t *testing.T) {
 	}
 }
 
-// docs/limits.md has each bound with its code.
+// docs/limits.md has each limit with its code, hidden flags included.
 func TestDocumentedLimitsHaveTheirCodes(t *testing.T) {
 	t.Parallel()
 	page := pages(t)["docs/limits.md"]
-	shown := help(t, "server")
 	for _, limit := range (&limitFlags{}).limits() {
 		row := regexp.MustCompile("(?m)^\\| [^|]*`--" + limit.flag + "`[^\n]*$").FindString(page)
-		if strings.Contains(shown, "--"+limit.flag+"=") != (row != "") {
-			t.Errorf("--%s: the page has %q, which is not as help has it", limit.flag, row)
-		}
-		if row != "" && !strings.Contains(row, limit.code) {
-			t.Errorf("--%s: the page does not have %s: %s", limit.flag, limit.code, row)
+		if row == "" || !strings.Contains(row, limit.code) {
+			t.Errorf("--%s: the page does not have it with the code %q: %s", limit.flag, limit.code, row)
 		}
 	}
 }
