@@ -26,7 +26,9 @@ type loadFlags struct {
 	Rate        float64       `default:"0" placeholder:"N" help:"Notes per second in total, sent whether replies have arrived or not (open loop); latency counts from the time a note was due. 0, the default: the next note follows the reply (closed loop)."`
 	Ahead       int           `default:"500" placeholder:"N" help:"With written-ahead: notes in flight on each chat (${default})."`
 	History     int           `default:"300" placeholder:"N" help:"With replay: notes at each location before the measurement (${default})."`
-	Locations   int           `default:"0" placeholder:"N" help:"Number of locations. 0, the default: a new location for each note, or one for each chat with replay."`
+	Locations   int           `default:"0" placeholder:"N" help:"Number of locations, chosen at random. 0, the default: a new location for each note, one for each chat with replay, or a million with --clustered."`
+	Clustered   bool          `help:"Leave most notes at few locations in 20 cities (Zipf's law), as people do, instead of uniformly at random."`
+	Seed        uint64        `default:"0" placeholder:"N" help:"Seed of the locations, to repeat a run. 0, the default, is a new one, which the result shows."`
 	NoteBytes   int           `default:"29" placeholder:"N" help:"Length of a note's text in bytes (${default}; at least 24)."`
 	JSON        bool          `help:"Print the result as JSON."`
 
@@ -57,6 +59,8 @@ func (f *loadFlags) options() (load.Options, error) {
 		Ahead:       f.Ahead,
 		History:     f.History,
 		Locations:   f.Locations,
+		Clustered:   f.Clustered,
+		Seed:        f.Seed,
 		NoteBytes:   f.NoteBytes,
 		Rate:        f.Rate,
 		Duration:    f.Duration,
@@ -114,14 +118,14 @@ func (f *loadFlags) print(stdout io.Writer, result *load.Result) error {
 	if result.Rate > 0 {
 		rate = fmt.Sprintf("open loop, %g notes/s", result.Rate)
 	}
-	_, err := fmt.Fprintf(table, `load	%s, %d chats on %d connections to %s, %s
+	_, err := fmt.Fprintf(table, `load	%s, %d chats on %d connections to %s, %s, seed %d
 time	%.2f s
 notes	%d written, %d answered, %d received: %.0f notes/s
 latency	p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms
 bytes	%d sent, %d received
 errors	%d
 `,
-		result.Mode, result.Chats, result.Connections, result.Address, rate,
+		result.Mode, result.Chats, result.Connections, result.Address, rate, result.Seed,
 		result.Seconds,
 		result.NotesSent, result.Replies, result.NotesReceived, result.NotesPerSecond,
 		result.Latency.P50, result.Latency.P99, result.Latency.P999, result.Latency.Max,

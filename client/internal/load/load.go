@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"example.com/routeguide/internal/places"
 )
 
 // A Mode is a pattern of traffic.
@@ -58,9 +61,13 @@ type Options struct {
 	Ahead int
 	// History is the number of notes at each location before the measurement, in the mode Replay.
 	History int
-	// Locations is the number of locations. 0 means a new location for each note, or for each chat in the mode
-	// Replay.
+	// Locations is the number of locations. 0 means a new location for each note, for each chat in the mode Replay, or a
+	// million if they are Clustered.
 	Locations int
+	// Clustered leaves most notes at few locations in few cities, as people do: see [places.Generator].
+	Clustered bool
+	// Seed determines the locations; 0 is a new one for each run.
+	Seed uint64
 	// NoteBytes is the length of a note's text in bytes, at least [MinNoteBytes].
 	NoteBytes int
 	// Rate is the number of notes per second over all chats, sent in an open loop: latency counts from the time
@@ -90,6 +97,8 @@ func (o *Options) Check() error {
 		return fmt.Errorf("%g notes per second: want a number", o.Rate)
 	case o.Locations < 0 || o.History < 0 || o.Notes < 0 || o.Rate < 0:
 		return errors.New("locations, history, notes and rate: want 0 or more")
+	case o.Clustered && o.Mode == Replay:
+		return errors.New("clustered: replay has one location for each chat")
 	case o.NoteBytes < MinNoteBytes:
 		return fmt.Errorf("%d bytes of text: want at least %d, for the ID of the note", o.NoteBytes, MinNoteBytes)
 	case o.Duration <= 0:
@@ -117,6 +126,8 @@ type Result struct {
 	Connections int     `json:"connections"`
 	Chats       int     `json:"chats"`
 	Rate        float64 `json:"rate,omitempty"`
+	// Seed determined the locations.
+	Seed uint64 `json:"seed"`
 	// Seconds is the time from the first note to the last reply.
 	Seconds float64 `json:"seconds"`
 	// NotesSent is the number of notes sent, and Replies the number of them that were answered.
@@ -146,7 +157,7 @@ type Latency struct {
 type run struct {
 	options     Options
 	id          string // random; distinguishes the notes of this run from those of others
-	latitude    int32  // first latitude of notes that have a new location each, in E7 degrees
+	places      places.Generator
 	connections []*connection
 	chats       []*chat
 
@@ -170,15 +181,18 @@ func Run(ctx context.Context, options Options) (*Result, error) {
 	if err := options.Check(); err != nil {
 		return nil, err
 	}
-	var random [4 + 4]byte
+	var random [4 + 8]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, err
 	}
 	run := &run{
-		options:  options,
-		id:       hex.EncodeToString(random[:4]),
-		latitude: int32(uint32(random[4])<<16 | uint32(random[5])<<8 | uint32(random[6])),
-		done:     make(chan struct{}),
+		options: options,
+		id:      hex.EncodeToString(random[:4]),
+		places:  places.Generator{Seed: options.Seed, Count: options.Locations, Clustered: options.Clustered},
+		done:    make(chan struct{}),
+	}
+	if options.Seed == 0 {
+		run.places.Seed = binary.BigEndian.Uint64(random[4:]) >> 1 // JSON numbers keep it.
 	}
 	defer run.close()
 	if err := run.connect(ctx); err != nil {
@@ -353,16 +367,10 @@ func (r *run) locations() int {
 
 // location returns the location of a note, in E7 degrees.
 func (r *run) location(chat int, number int64) (latitude, longitude int32) {
-	locations := int64(r.locations())
-	switch {
-	case locations == 0:
-		const longitudes = 360_0000000
-		return r.latitude + int32(number/longitudes), int32(number%longitudes - longitudes/2)
-	case r.options.Mode == Replay:
-		return -r.latitude, int32(int64(chat) % locations)
-	default:
-		return -r.latitude, int32(number % locations)
+	if r.options.Mode == Replay {
+		return places.Generator{Seed: r.places.Seed}.At(int64(chat % r.locations()))
 	}
+	return r.places.At(number)
 }
 
 func (r *run) fail(err error) {
@@ -399,6 +407,7 @@ func (r *run) result(elapsed time.Duration) *Result {
 		Connections:    r.options.Connections,
 		Chats:          r.options.Chats,
 		Rate:           r.options.Rate,
+		Seed:           r.places.Seed,
 		Seconds:        elapsed.Seconds(),
 		NotesSent:      r.notes.Load(),
 		Replies:        r.replies.Load(),

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/routeguide/internal/places"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	pb "google.golang.org/grpc/examples/route_guide/routeguide"
@@ -42,12 +43,13 @@ type clients struct {
 	mode        mode
 	connections []*grpc.ClientConn
 	chats       []pb.RouteGuide_RouteChatClient
-	next        atomic.Int32            // number of the last new location
+	places      places.Generator        // of new locations
+	next        atomic.Int64            // number of the last new location
 	lengths     [][locationsPerChat]int // of the histories in notes, by chat
 }
 
 func newClients(ctx context.Context, address string, mode mode) (*clients, error) {
-	clients := &clients{mode: mode}
+	clients := &clients{mode: mode, places: places.Generator{Seed: 1}}
 	for range mode.connections {
 		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
@@ -71,10 +73,10 @@ func (c *clients) close() {
 	}
 }
 
-// newNote returns a note at a new location.
+// newNote returns a note at a new location, uniformly at random.
 func (c *clients) newNote() *pb.RouteNote {
-	number := c.next.Add(1)
-	return &pb.RouteNote{Location: &pb.Point{Latitude: 100_000_000 + number%700_000_000, Longitude: 1_000_000_000}, Message: text}
+	latitude, longitude := c.places.At(c.next.Add(1))
+	return &pb.RouteNote{Location: &pb.Point{Latitude: latitude, Longitude: longitude}, Message: text}
 }
 
 // warmUp sends notes on every chat, and writes the histories.

@@ -1,5 +1,5 @@
 // Command storebench compares the throughput of the stores in one run, in short alternating rounds: pipelined
-// chats at new locations, through a whole server and without RPCs. With --fill it measures a Pebble folder
+// chats at new random locations, through a whole server and without RPCs. With --fill it measures a Pebble folder
 // with very many notes: the time to open it, the time of a replay, and its memory.
 package main
 
@@ -29,6 +29,7 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/internal/measure"
+	"example.com/routeguide/internal/places"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/guide"
@@ -49,6 +50,8 @@ type config struct {
 	Dir         string        `help:"Folder for the stores; by default a temporary one, removed at the end."`
 	Only        string        `help:"Measure only this store and memory."`
 	Profile     string        `help:"Write a CPU profile to this file."`
+	Grow        int           `help:"Write this number of notes to the Pebble folder before the first round. Each round goes on with the folder of the one before."`
+	Seed        uint64        `default:"1" help:"Seed of the locations, which are uniformly random (${default})."`
 	Fill        int           `help:"Measure a Pebble folder with this number of notes instead."`
 }
 
@@ -61,6 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if _, err := command.Parse(&flags, "storebench", description, nil, args, stdout, stderr); err != nil {
 		return err
 	}
+	generator.Seed = flags.Seed
 	if flags.Dir == "" {
 		dir, err := os.MkdirTemp("", "storebench")
 		if err != nil {
@@ -92,12 +96,16 @@ type contestant struct {
 	open        func(round int) (notes.Store, error)
 	wholeServer []float64 // notes/s of whole servers, by round
 	withoutRPC  []float64 // notes/s without RPCs, by round
+	cost        []float64 // CPU time without RPCs in microseconds a note, chats included, by round
 }
 
 func compare(ctx context.Context, flags config, stdout io.Writer) error {
 	contestants := []*contestant{
 		{name: "memory", open: func(int) (notes.Store, error) { return notes.NewMemory(), nil }},
 		{name: "pebble", open: func(round int) (notes.Store, error) {
+			if flags.Grow > 0 {
+				round = 0
+			}
 			return pebblestore.Open(pebblestore.Options{Dir: filepath.Join(flags.Dir, fmt.Sprint("round", round))})
 		}},
 	}
@@ -109,7 +117,15 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 	contestants = append(contestants, &contestant{name: "redis", open: func(int) (notes.Store, error) {
 		return redisstore.Open(redisstore.Options{URL: "redis://" + address})
 	}})
-	locations.Store(0)
+	if flags.Grow > 0 {
+		store, err := contestants[1].open(0)
+		if err == nil {
+			err = errors.Join(write(ctx, store, flags.Grow, func(int) notes.Location { return newLocation() }), store.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for round := range flags.Rounds {
 		for _, contestant := range contestants {
 			if flags.Only != "" && contestant.name != flags.Only && contestant.name != "memory" {
@@ -124,7 +140,13 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 					return err
 				}
 				runtime.GC()
+				before, _ := measure.CPU(os.Getpid()) // The time is 0 without /proc.
+				start := time.Now()
 				rate, err := measured.rate(ctx, flags, store)
+				after, _ := measure.CPU(os.Getpid())
+				if measured.rates == &contestant.withoutRPC {
+					contestant.cost = append(contestant.cost, float64((after-before).Microseconds())/(rate*time.Since(start).Seconds()))
+				}
 				if err := errors.Join(err, store.Close()); err != nil {
 					return fmt.Errorf("%s: %w", contestant.name, err)
 				}
@@ -133,15 +155,16 @@ func compare(ctx context.Context, flags config, stdout io.Writer) error {
 		}
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "%d pipelined chats at new locations; %d alternating rounds of %v\n", flags.Chats, flags.Rounds, flags.Round)
-	fmt.Fprintln(table, "store\tnotes/s, whole server (median)\tagainst memory, median (min, max)\tnotes/s, no RPCs (median)\tagainst memory, median (min, max)")
+	fmt.Fprintf(table, "%d pipelined chats at new random locations (seed %d), pebble grown by %d notes; %d alternating rounds of %v\n",
+		flags.Chats, flags.Seed, flags.Grow, flags.Rounds, flags.Round)
+	fmt.Fprintln(table, "store\tnotes/s, whole server (median)\tagainst memory, median (min, max)\tnotes/s, no RPCs (median)\tagainst memory, median (min, max)\tCPU, no RPCs, us a note (median)")
 	for _, contestant := range contestants {
 		if len(contestant.wholeServer) == 0 {
 			continue
 		}
-		fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f\t%s\n", contestant.name,
+		fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f\t%s\t%.1f\n", contestant.name,
 			measure.Median(contestant.wholeServer), measure.Ratios(contestant.wholeServer, contestants[0].wholeServer),
-			measure.Median(contestant.withoutRPC), measure.Ratios(contestant.withoutRPC, contestants[0].withoutRPC))
+			measure.Median(contestant.withoutRPC), measure.Ratios(contestant.withoutRPC, contestants[0].withoutRPC), measure.Median(contestant.cost))
 	}
 	return table.Flush()
 }
@@ -173,13 +196,21 @@ func startRedis(dir string) (*process.Process, string, error) {
 // window is the number of notes of a chat in flight.
 const window = 1000
 
-// locations is the number of locations used so far: each note is at a new one.
-var locations atomic.Int32
+// generator has the locations of notes, and number how many it has given.
+var (
+	generator places.Generator
+	number    atomic.Int64
+)
+
+func newLocation() notes.Location {
+	latitude, longitude := generator.At(number.Add(1))
+	return notes.Location{Latitude: latitude, Longitude: longitude}
+}
 
 func newNote() *routeguide.RouteNote {
-	number := locations.Add(1)
+	location := newLocation()
 	return &routeguide.RouteNote{
-		Location: &routeguide.Point{Latitude: number % 900_000_000, Longitude: number / 2},
+		Location: &routeguide.Point{Latitude: location.Latitude, Longitude: location.Longitude},
 		Message:  "a note that is as long as notes are",
 	}
 }
@@ -299,23 +330,18 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	encoded := []byte(strings.Repeat("n", 45))
-	var inFlight sync.WaitGroup
-	owner := &counter{inFlight: &inFlight}
-	start := time.Now()
 	const log = 1000
-	for i := range count {
-		location := notes.Location{Latitude: int32(i), Longitude: 1}
+	location := func(i int) notes.Location {
 		if i%(count/20) < log {
-			// Twenty logs of a thousand notes among locations with one note.
-			location = notes.Location{Latitude: int32(i / (count / 20)), Longitude: 2}
+			// Twenty logs of a thousand notes among random locations with one note.
+			return notes.Location{Latitude: int32(i / (count / 20)), Longitude: 2}
 		}
-		inFlight.Add(1)
-		store.Append(ctx, location, notes.Note{Time: notes.Now(), Encoded: encoded}, notes.Ticket{Owner: owner})
+		latitude, longitude := generator.At(int64(i))
+		return notes.Location{Latitude: latitude, Longitude: longitude}
 	}
-	inFlight.Wait()
-	if owner.failed.Load() {
-		return errors.New("a note was not kept")
+	start := time.Now()
+	if err := write(ctx, store, count, location); err != nil {
+		return err
 	}
 	elapsed := time.Since(start)
 	fmt.Fprintf(stdout, "wrote and synced %d notes in %.1f s (%.0f notes/s), peak resident memory %d MiB\n",
@@ -345,7 +371,7 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "replayed 20 logs of %d notes, each for the first time, in %.2f ms (median; max %.2f)\n", log, measure.Median(times), slices.Max(times))
 	for i := range 20_000 {
-		for _, err := range store.Range(ctx, notes.Location{Latitude: int32(i * (count / 20_000)), Longitude: 1}, notes.Everything) {
+		for _, err := range store.Range(ctx, location(i*(count/20_000)), notes.Everything) {
 			if err != nil {
 				return err
 			}
@@ -354,6 +380,22 @@ func fill(ctx context.Context, dir string, count int, stdout io.Writer) error {
 	debug.FreeOSMemory()
 	fmt.Fprintf(stdout, "resident memory after 20000 further reads: %d MiB\n", mebibytes("VmRSS"))
 	return store.Close()
+}
+
+// write appends notes at the locations of their numbers, and waits until they are kept.
+func write(ctx context.Context, store notes.Store, count int, location func(number int) notes.Location) error {
+	encoded := []byte(strings.Repeat("n", 45))
+	var inFlight sync.WaitGroup
+	owner := &counter{inFlight: &inFlight}
+	for i := range count {
+		inFlight.Add(1)
+		store.Append(ctx, location(i), notes.Note{Time: notes.Now(), Encoded: encoded}, notes.Ticket{Owner: owner})
+	}
+	inFlight.Wait()
+	if owner.failed.Load() {
+		return errors.New("a note was not kept")
+	}
+	return nil
 }
 
 type counter struct {
