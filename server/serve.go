@@ -26,6 +26,9 @@ import (
 	"example.com/routeguide/server/internal/telemetry"
 )
 
+// abortTimeout is the deadline for aborted chats to send their status.
+const abortTimeout = time.Second
+
 // closeTimeout is the deadline for calls to end once their connections are closed.
 const closeTimeout = 5 * time.Second
 
@@ -164,9 +167,15 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 	service.Drain()
 	timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), flags.ShutdownTimeout)
 	defer cancel()
-	if err := server.Shutdown(timeout); err != nil {
-		logger.Warn("closed connections that did not end in time", "timeout", flags.ShutdownTimeout)
-		// Their chats end at once, unless the store blocks them. The store closes last.
+	if server.Shutdown(timeout) != nil {
+		logger.Warn("closing connections with calls that did not end in time", "timeout", flags.ShutdownTimeout)
+		// To a client, a closed connection looks as if nothing was stored.
+		service.Abort()
+		timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+		defer cancel()
+		_ = server.Shutdown(timeout) // What is left is closed.
+		_ = server.Close()           // The listener is closed already.
+		// The calls end at once, unless the store blocks them. The store closes last.
 		select {
 		case <-service.Drained():
 		case <-time.After(closeTimeout):

@@ -52,7 +52,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 		})
 	case scheme == "redis" || scheme == "rediss":
 		if _, err := redisstore.RedactURL(where); err != nil {
-			return nil, command.Usagef("--store: not a URL of Redis: %w", err)
+			return nil, command.Usagef("--store: the URL of Redis: %w", err)
 		}
 		return redisstore.Open(redisstore.Options{URL: where, Replicas: options.replicas, ReadOnly: options.readOnly, Health: options.health, OnCommit: options.committed})
 	default:

@@ -63,7 +63,7 @@ func Parse(grammar any, name, description string, variables map[string]string, a
 		kong.Description(description),
 		kong.DefaultEnvars(prefix),
 		kong.PostBuild(func(parser *kong.Kong) error {
-			if slices.Contains(args, "--help") {
+			if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 				return acceptRenamed(parser, false) // Help shows all variables by their new names, also empty ones.
 			}
 			return errors.Join(acceptRenamed(parser, true), ignoreEmptyVariables(parser))

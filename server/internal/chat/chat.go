@@ -385,6 +385,9 @@ func (c *chat) finish() error {
 	if !c.unknownFate && c.unsettled == 0 && !c.keptAfter(c.appendErrNumber) {
 		return c.failure
 	}
+	if errors.Is(c.failure, notes.ErrUnknown) {
+		return c.failure
+	}
 	return fmt.Errorf("%w, or later notes: %w", notes.ErrUnknown, c.failure)
 }
 

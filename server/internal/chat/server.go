@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,21 @@ func NewServer(options Options) *Server {
 // once.
 func (s *Server) LiftRateLimit() {
 	close(s.rateLimitLifted)
+}
+
+// ErrAborted is the error of chats that the server ended before all their notes were answered: the fate of those is unknown to
+// the client.
+var ErrAborted = fmt.Errorf("%w: the server ended before it was answered", notes.ErrUnknown)
+
+// Abort ends the chats that still have pending replies, with [ErrAborted], because the server cannot wait for them any longer.
+func (s *Server) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for chat := range s.chats {
+		if chat.countPending() > 0 {
+			chat.end(ErrAborted)
+		}
+	}
 }
 
 // Close stops the watchdog. All chats must have ended.

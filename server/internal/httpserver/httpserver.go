@@ -135,11 +135,7 @@ func (s *Server) Close() error {
 }
 
 // Shutdown is a graceful shutdown: it stops accepting, and waits for the requests in flight. If ctx ends first, it
-// closes the remaining connections and returns the error of ctx.
+// returns the error of ctx, and the remaining connections stay open until Close.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		_ = s.http.Close()
-	}
-	return err
+	return s.http.Shutdown(ctx)
 }

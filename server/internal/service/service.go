@@ -186,6 +186,9 @@ func (s *Service) Drain() {
 	s.drain.stop()
 }
 
+// Abort ends the chats that still have pending replies, with UNKNOWN, after Drain: the client cannot know what became of its notes.
+func (s *Service) Abort() { s.chats.Abort() }
+
 // Drained returns a channel that is closed once all streams have ended after a Drain.
 func (s *Service) Drained() <-chan struct{} {
 	return s.drain.drained

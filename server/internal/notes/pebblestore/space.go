@@ -109,7 +109,7 @@ func reserve(usage vfs.DiskUsage) uint64 {
 	return min(max(usage.TotalBytes/reservePart, minReserve), maxReserve)
 }
 
-// set sets reason and reports a change to health. The caller holds s.mu.
+// set sets reason and reports a change of its kind to health. The caller holds s.mu.
 func (s *space) set(reason error) {
 	previous := s.reason
 	s.reason = reason
@@ -120,6 +120,8 @@ func (s *space) set(reason error) {
 	case previous != nil && reason == nil:
 		s.exhausted = make(chan struct{})
 		s.health(nil)
+	case reason != nil && errors.Is(previous, notes.ErrNoRoom) != errors.Is(reason, notes.ErrNoRoom):
+		s.health(reason)
 	}
 }
 

@@ -120,7 +120,7 @@ func (s *Store) requirements() []requirement {
 	if !s.readOnly {
 		requirements = append(requirements,
 			requirement{"RPUSH", b().Rpush().Key(checkKey).Element(probeElement).Build()},
-			requirement{"LPUSH", b().Lpush().Key(checkKey).Element(probeElement).Build()},
+			requirement{"LSET", b().Lset().Key(checkKey).Index(0).Element(probeElement).Build()},
 			requirement{"LTRIM", b().Ltrim().Key(checkKey).Start(1).Stop(0).Build()},
 			requirement{"EVAL", s.probeWrite(probeKey(0))},
 		)
@@ -185,7 +185,10 @@ func isMoved(err error) bool {
 func explain(err error) error {
 	reply, ok := rueidis.IsRedisErr(err)
 	if !ok {
-		return err
+		if isTimeout(err) {
+			return fmt.Errorf("no reply from Redis in time: %w", err)
+		}
+		return fmt.Errorf("no connection to Redis: %w", err)
 	}
 	text := reply.Error()
 	var advice string

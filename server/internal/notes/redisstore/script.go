@@ -53,30 +53,46 @@ func encode(note notes.Note) string {
 
 // Scripts are always sent as text. Redis compiles a script once. EVALSHA would save bytes, but could fail
 // with NOSCRIPT in the middle of a batch, after a restart or a failover.
+//
+// A permission may be taken away at any time, and a script that fails in the middle is not undone. So each script calls the
+// commands that could be denied before its first write, or makes that write its last.
 const (
-	// appendScript appends elements and returns the position of the last one.
-	appendScript = `
-local length = redis.call('RPUSH', KEYS[1], unpack(ARGV))
-if length == #ARGV then
-	redis.call('LPUSH', KEYS[1], '0')
-	return length
-end
-return length - 1 + tonumber(redis.call('LINDEX', KEYS[1], 0))`
+	// noBase is the error for a list without a base. Its code is in notStored.
+	noBase = `
+local function noBase() return redis.error_reply('WRONGTYPE the log has no base') end`
 
-	// probeScript writes an element and deletes it.
+	// appendScript appends elements and returns the position of the last one.
+	appendScript = noBase + `
+local base = redis.call('LINDEX', KEYS[1], 0)
+if not base then
+	redis.call('RPUSH', KEYS[1], '0', unpack(ARGV))
+	return #ARGV
+end
+base = tonumber(base)
+if not base then return noBase() end
+return redis.call('RPUSH', KEYS[1], unpack(ARGV)) - 1 + base`
+
+	// probeScript calls all commands of the other scripts. It leaves nothing, or one element if it was denied a command in the
+	// middle. RPUSH is its first write, since Redis checks its memory before the first write of a script only.
 	probeScript = `
-redis.call('RPUSH', KEYS[1], ARGV[1])
+if redis.call('LLEN', KEYS[1]) == 0 then
+	redis.call('RPUSH', KEYS[1], ARGV[1])
+end
+redis.call('LSET', KEYS[1], 0, ARGV[1])
+redis.call('LINDEX', KEYS[1], 0)
+redis.call('LRANGE', KEYS[1], 0, 0)
 redis.call('LTRIM', KEYS[1], 1, 0)
 return 1`
 
 	// rangeScript reads the span (after, through], or its newest elements. It returns the position of the
 	// first element, 1 if elements are left out by the limits or 0, and the elements.
-	rangeScript = `
+	rangeScript = noBase + `
 local after, through, newest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local maxNotes, maxBytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local length = redis.call('LLEN', KEYS[1])
 if length == 0 then return {1, 0} end
 local base = tonumber(redis.call('LINDEX', KEYS[1], 0))
+if not base then return noBase() end
 local last = math.min(through - base, length - 1)
 local first = math.max(after - base, 0)
 if newest > 0 then first = math.max(first, last - newest) end
@@ -106,6 +122,7 @@ local after, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local beforeHigh, beforeLow = tonumber(ARGV[3]), tonumber(ARGV[4])
 local nowHigh, nowLow = tonumber(ARGV[5]), tonumber(ARGV[6])
 local base = tonumber(redis.call('LINDEX', KEYS[1], 0) or 0)
+if not base then return {0, -1} end
 local first = math.max(after - base, 0)
 local scanned, old, step, more = first, 0, 1, true
 while more and scanned < first + limit do
@@ -125,8 +142,9 @@ while more and scanned < first + limit do
 end
 local count = math.min(old, limit)
 if count > 0 then
-	redis.call('LTRIM', KEYS[1], count + 1, -1)
-	redis.call('LPUSH', KEYS[1], string.format('%.0f', base + count))
+	redis.call('LTRIM', KEYS[1], 0, -1) -- changes nothing
+	redis.call('LSET', KEYS[1], count, string.format('%.0f', base + count))
+	redis.call('LTRIM', KEYS[1], count, -1)
 end
 if count < old then return {count, base + first} end
 if more then return {count, base + scanned} end

@@ -67,6 +67,7 @@ func (w *writer) run() {
 			size := min(len(rest), groupNotes)
 			if !w.write(split(rest[:size])) {
 				notSent(rest[size:])
+				notSent(w.queue.TryTake())
 				break
 			}
 			rest = rest[size:]
@@ -76,7 +77,8 @@ func (w *writer) run() {
 	}
 }
 
-// notSent settles notes that are not sent, because the batch before them has timed out.
+// notSent settles notes that are not sent, because the batch before them has timed out: others would wait for as long
+// again.
 func notSent(items []pendingNote) {
 	for _, item := range items {
 		item.ticket.Settle(0, fmt.Errorf("%w: no reply from Redis for %v", notes.ErrUnavailable, callTimeout))

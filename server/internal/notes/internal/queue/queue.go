@@ -93,6 +93,17 @@ func (q *Queue[T]) Take(buffer []T) (items []T, open bool) {
 	return items, !q.closed
 }
 
+// TryTake returns the items that are there now, and does not wait.
+func (q *Queue[T]) TryTake() []T {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items, q.bytes = nil, 0
+	close(q.drained)
+	q.drained = make(chan struct{})
+	return items
+}
+
 // Close makes Put fail, and Take return the remaining items.
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
