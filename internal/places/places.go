@@ -31,7 +31,7 @@ type Generator struct {
 
 // At returns the location of a number, in E7 degrees.
 func (g Generator) At(number int64) (latitude, longitude int32) {
-	random := rand.New(rand.NewPCG(g.Seed, uint64(number)))
+	random := g.random(uint64(number))
 	if g.Clustered {
 		count := g.Count
 		if count == 0 {
@@ -41,18 +41,22 @@ func (g Generator) At(number int64) (latitude, longitude int32) {
 		return g.inCity(int64(math.Pow(float64(count)+1, random.Float64())) - 1)
 	}
 	if g.Count > 0 {
-		random = rand.New(rand.NewPCG(g.Seed, random.Uint64N(uint64(g.Count))))
+		random = g.random(random.Uint64N(uint64(g.Count)))
 	}
 	return within(maxLatitude, (2*random.Float64()-1)*maxLatitude), within(maxLongitude, (2*random.Float64()-1)*maxLongitude)
 }
 
 // inCity returns the location of a rank.
 func (g Generator) inCity(rank int64) (latitude, longitude int32) {
-	center := rand.New(rand.NewPCG(g.Seed, 1<<63|uint64(rank%cities)))
-	offset := rand.New(rand.NewPCG(g.Seed, uint64(rank)))
+	center := g.random(1<<63 | uint64(rank%cities))
+	offset := g.random(uint64(rank))
 	north := (2*center.Float64()-1)*60 + offset.NormFloat64()*cityDegrees
 	east := (2*center.Float64()-1)*180 + offset.NormFloat64()*cityDegrees
 	return within(maxLatitude, north*1e7), within(maxLongitude, east*1e7)
+}
+
+func (g Generator) random(stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(g.Seed, stream)) //nolint:gosec // A seed must give the same locations again.
 }
 
 // within returns a coordinate in E7 degrees that is on Earth.
