@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -75,7 +76,7 @@ func (f *serverFlags) check(ctx context.Context) error {
 		return command.Usagef("--redis-replicas %d: want a number of replicas, or 0", f.RedisReplicas)
 	case f.MaxStore > 0 && !isPebble:
 		return command.Usagef("--max-store bounds a folder: it goes with --store pebble:DIR")
-	case f.RedisReplicas > 0 && isPebble:
+	case f.RedisReplicas > 0 && !strings.HasPrefix(f.Store, "redis"):
 		return command.Usagef("--redis-replicas goes with --store redis://HOST:PORT")
 	}
 	if f.Admin != "" && !f.Insecure && !isLoopback(ctx, f.Admin) {

@@ -60,8 +60,13 @@ func runTool(ctx context.Context, args []string, stdout, stderr io.Writer) error
 // openForTool opens a store for reading. If a server has it open, the result is the path of that server's socket instead.
 func openForTool(where string, stderr io.Writer) (store notes.Store, socket string, err error) {
 	if dir, ok := pebbleDir(where); ok {
-		if _, err := os.Stat(dir); err != nil {
-			return nil, "", fmt.Errorf("--store %s: %w", where, err) // Reading must not create it.
+		// Reading must not create a store.
+		files, err := os.ReadDir(dir)
+		if err == nil && len(files) == 0 {
+			err = errors.New("there is no store in this folder")
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("--store %s: %w", where, err)
 		}
 	}
 	store, err = openToolStore(where, true, stderr)

@@ -156,6 +156,7 @@ func TestNotesAndStoreFlagErrors(t *testing.T) {
 		{[]string{"notes"}, true, "export"},
 		{[]string{"notes", "export", "--store", "memory:"}, true, "cannot be read"},
 		{[]string{"notes", "export", "--store", "paper:"}, true, "want pebble:DIR"},
+		{[]string{"notes", "stats", "--store", "pebble:" + t.TempDir()}, false, "no store in this folder"},
 		{[]string{"notes", "stats", "--store", missing}, false, "no such file"},
 		{[]string{"notes", "import", "--store", missing, "--from", "/nowhere/file"}, false, "--from"},
 		{[]string{"--retention", "-1s"}, true, "--retention"},
@@ -163,6 +164,7 @@ func TestNotesAndStoreFlagErrors(t *testing.T) {
 		{[]string{"--max-store", "much"}, true, "not a size"},
 		{[]string{"--max-store", "1GiB", "--store", "memory:"}, true, "--max-store"},
 		{[]string{"--redis-replicas", "1"}, true, "--redis-replicas"},
+		{[]string{"--redis-replicas", "1", "--store", "memory:"}, true, "--redis-replicas"},
 		{[]string{"--store", "redis://user:secret@h:1?x=1"}, true, `parameter "x"`},
 	} {
 		err := run(t.Context(), test.args, io.Discard, io.Discard)
