@@ -10,17 +10,16 @@ import (
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/redistest"
 )
 
-// A timeout of Redis must not end a chat with DEADLINE_EXCEEDED: that code is for the client's deadline.
-func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds: go test without -short runs it")
-	}
-	redis := redistest.Start(t)
-	server, url := startProcess(t, "--store", "redis://"+redis.Addr, "--admin", "127.0.0.1:0")
+// openRedisChat opens a chat with a server on Redis, and returns the server with the URL of its metrics.
+func openRedisChat(t *testing.T, redis *redistest.Node, args ...string) (
+	server *process.Process, metrics string, stream *connect.BidiStreamForClientSimple[routeguide.RouteNote, routeguide.RouteNote],
+) {
+	t.Helper()
+	server, url := startProcess(t, append([]string{"--store", "redis://" + redis.Addr, "--admin", "127.0.0.1:0"}, args...)...)
 	admin, err := server.Await(`admin=(\S+)`)
 	if err != nil {
 		t.Fatal(err)
@@ -29,11 +28,21 @@ func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	stream, err := client.RouteChat(t.Context())
-	if err != nil {
+	t.Cleanup(client.Close)
+	if stream, err = client.RouteChat(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return server, "http://" + admin[1] + "/metrics", stream
+}
+
+// A timeout of Redis must not end a chat with DEADLINE_EXCEEDED: that code is for the client's deadline.
+func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	redis := redistest.Start(t)
+	server, metrics, stream := openRedisChat(t, redis)
 	if err := stream.Send(&routeguide.RouteNote{Location: &routeguide.Point{}}); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +63,7 @@ func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "the metric counts one error of the store", func() bool {
-		return regexp.MustCompile(`(?m)^routeguide_store_errors_total 1$`).MatchString(get(t, "http://"+admin[1]+"/metrics"))
+		return regexp.MustCompile(`(?m)^routeguide_store_errors_total 1$`).MatchString(get(t, metrics))
 	})
 }
 
@@ -63,20 +72,7 @@ func TestRedisTimeoutIsNotDeadlineExceeded(t *testing.T) {
 func TestShutdownTimeoutLeavesFateUnknown(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
-	server, url := startProcess(t, "--store", "redis://"+redis.Addr, "--shutdown-timeout", "100ms", "--admin", "127.0.0.1:0")
-	admin, err := server.Await(`admin=(\S+)`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := routechat.New(url, connect.WithGRPC())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	stream, err := client.RouteChat(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, metrics, stream := openRedisChat(t, redis, "--shutdown-timeout", "100ms")
 	if err := syscall.Kill(redis.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +80,7 @@ func TestShutdownTimeoutLeavesFateUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the note is on its way", func() bool {
-		return strings.Contains(get(t, "http://"+admin[1]+"/metrics"), "\nrouteguide_replies_pending 1\n")
+		return strings.Contains(get(t, metrics), "\nrouteguide_replies_pending 1\n")
 	})
 	if err := server.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -23,7 +23,12 @@ func TestMain(m *testing.M) {
 // start serves a handler until the test ends.
 func start(t *testing.T, handler http.Handler) *httpserver.Server {
 	t.Helper()
-	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", handler, httpserver.Options{MaxStreams: 1000})
+	return startWith(t, handler, httpserver.Options{MaxStreams: 1000})
+}
+
+func startWith(t *testing.T, handler http.Handler, options httpserver.Options) *httpserver.Server {
+	t.Helper()
+	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", handler, options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,16 +1,13 @@
 package httpserver_test
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"testing"
-	"time"
 
 	"example.com/routeguide/internal/certtest"
 	"example.com/routeguide/server/internal/httpserver"
@@ -25,21 +22,9 @@ func TestRequestTLSIsSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	states := make(chan *tls.ConnectionState, 1)
-	server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+	server := startWith(t, http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 		states <- request.TLS
 	}), httpserver.Options{TLS: config, MaxConnections: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve() }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := errors.Join(server.Shutdown(ctx), <-served); err != nil {
-			t.Error(err)
-		}
-	})
 	pem, err := os.ReadFile(certificate)
 	if err != nil {
 		t.Fatal(err)
