@@ -243,9 +243,6 @@ func (h *handler) RouteChat(ctx context.Context, stream *connect.BidiStream[rout
 	start := time.Now()
 	peer := stream.Peer()
 	traffic, err := h.chats.Serve(ctx, newChatStream(ctx, stream, h.limits), h.rates.For(peer.Addr))
-	if err == nil {
-		err = clientGone(ctx)
-	}
 	logEnd := func(err error) { h.logEnd(ctx, stream.Spec().Procedure, peer, traffic, start, err) }
 	if wireStream, ok := wire.FromContext(ctx); ok && err == nil {
 		wireStream.AtEnd(func(gone error) { logEnd(canceled(gone)) }) // Only a delivered response is a success.
