@@ -17,8 +17,10 @@ GOVULNCHECK_VERSION := v1.9.0
 # The latest released contract.
 RELEASED := proto/released.binpb
 INTEROP := internal/interop
-# Programs that the tests run, as program:package of Debian.
-DEBIAN := curl:curl gcc:gcc haproxy:haproxy nginx:nginx redis-server:redis-server
+CONFORMANCE := server/internal/conformance
+# Programs that the tests run, as program:package of Debian, or as the path of a file.
+DEBIAN := caddy:caddy curl:curl gcc:gcc h2load:nghttp2-client haproxy:haproxy nginx:nginx redis-server:redis-server \
+	/usr/lib/python3/dist-packages/grpc:python3-grpcio
 
 .PHONY: help
 help: ## List the targets
@@ -41,6 +43,9 @@ check: lint ## Lint, and run the short tests: for the loop while working
 test: tools ## Run all tests with the race detector, and the interop tests against stock tools
 	go test -race -count=1 ./...
 	cd $(INTEROP) && go test -count=1 ./...
+	@echo "Again, on net/http's HTTP/2 server. h2spec is about our own, and the conformance suite has run on both."
+	ROUTEGUIDE_HTTP2=net/http go test -race -count=1 ./server/internal/service
+	cd $(INTEROP) && ROUTEGUIDE_HTTP2=net/http go test -count=1 -skip 'TestH2spec|TestConnectConformance' .
 
 # Duration of the soak test, and of each fuzz target.
 SOAK := 10m
@@ -64,33 +69,38 @@ vulncheck: ## Check the code and its dependencies for known vulnerabilities (use
 	go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./...
 
 .PHONY: bench
-bench: tools ## Run the Go benchmarks, the benchmark of the stores, and the comparison with grpc-go's server
+bench: tools ## Run the Go benchmarks, the benchmark of the stores, and the comparison with grpc-go's server, in clear and over TLS, and with Centrifugo
 	go test -run '^$$' -bench . -benchmem ./...
-	go run ./server/internal/storebench
-	go run ./server/internal/storebench --fill 10000000
-	cd $(INTEROP) && go run ./bench
+	CGO_ENABLED=0 go run ./server/internal/storebench
+	CGO_ENABLED=0 go run ./server/internal/storebench --locations 10000 --history 10
+	CGO_ENABLED=0 go run ./server/internal/storebench --clustered --history 10
+	CGO_ENABLED=0 go run ./server/internal/storebench --only pebble --grow 10000000
+	cd $(INTEROP) && go run ./bench && go run ./bench -tls
 
 .PHONY: lint
-lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Lint the contract and the Go code
+lint: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) $(CONFORMANCE)/gen ## Lint the contract and the Go code
 	buf lint
 	buf format --diff --exit-code
 	golangci-lint run ./...
 	cd $(INTEROP) && golangci-lint run --config ../../.golangci.yml ./...
+	cd $(CONFORMANCE) && golangci-lint run --config ../../../.golangci.yml ./...
 
 .PHONY: format
 format: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Format the contract and the Go code
 	buf format --write
 	golangci-lint fmt ./...
 	cd $(INTEROP) && golangci-lint fmt --config ../../.golangci.yml ./...
+	cd $(CONFORMANCE) && golangci-lint fmt --config ../../../.golangci.yml ./...
 
 .PHONY: generate
 generate: $(BIN)/buf-$(BUF_VERSION) ## Generate gen/ from the contract in proto/
 	buf generate
 
 .PHONY: checkgenerate
-checkgenerate: generate ## Fail if gen/, go.mod or go.sum are not up to date
+checkgenerate: generate $(CONFORMANCE)/gen ## Fail if gen/, go.mod or go.sum are not up to date
 	go mod tidy -diff
 	cd $(INTEROP) && go mod tidy -diff
+	cd $(CONFORMANCE) && go mod tidy -diff
 	@changed=$$(git status --porcelain gen); test -z "$$changed" || { echo "$$changed"; echo 'gen/ is not up to date: run `make generate` and commit the result'; exit 1; }
 
 .PHONY: breaking
@@ -106,10 +116,10 @@ features: ## Generate the embedded features (needs npm)
 	go generate ./server/internal/guide
 
 .PHONY: tools
-tools: $(BIN)/buf-$(BUF_VERSION) ## Install the tools that the tests need
+tools: $(BIN)/buf-$(BUF_VERSION) $(CONFORMANCE)/gen ## Install the tools that the tests need
 	@for need in $(DEBIAN); do \
 		program=$${need%%:*} package=$${need##*:}; \
-		if ! command -v $$program >/dev/null; then \
+		if ! command -v $$program >/dev/null && ! test -e $$program; then \
 			echo "installing $$package, for $$program"; \
 			{ test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$package; } || \
 			{ echo "the tests need $$program, and it could not be installed: get it from your system's packages (Debian: apt-get install $$package)"; exit 1; }; \
@@ -123,6 +133,12 @@ clean: ## Delete all files that git ignores, except the notes in routeguide-note
 $(BIN)/buf-$(BUF_VERSION):
 	GOBIN=$(abspath $(BIN)) go install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
 	@rm -f $(BIN)/buf-*; touch $@
+
+# The code of the service of the Connect conformance suite, from the proto files in the module of the suite.
+$(CONFORMANCE)/gen: $(BIN)/buf-$(BUF_VERSION) $(CONFORMANCE)/buf.gen.yaml $(INTEROP)/go.mod go.mod
+	buf generate "$$(cd $(INTEROP) && go list -f '{{.Module.Dir}}' connectrpc.com/conformance/cmd/connectconformance)" \
+		--template $(CONFORMANCE)/buf.gen.yaml --output $(CONFORMANCE)
+	@touch $@
 
 $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 	GOBIN=$(abspath $(BIN)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)

@@ -27,7 +27,7 @@ type loadFlags struct {
 	Ahead       int           `default:"500" placeholder:"N" help:"With written-ahead: notes in flight on each chat (${default})."`
 	History     int           `default:"300" placeholder:"N" help:"With replay: notes at each location before the measurement (${default})."`
 	Locations   int           `default:"0" placeholder:"N" help:"Number of locations, chosen at random. 0, the default: a new location for each note, one for each chat with replay, or a million with --clustered."`
-	Clustered   bool          `help:"Leave most notes at few locations in 20 cities (Zipf's law), as people do, instead of uniformly at random."`
+	Clustered   bool          `help:"Leave most notes at few locations in 20 cities (Zipf's law), as people do, instead of uniformly at random. Where notes share locations, replies have all notes there, unless the server has --history."`
 	Seed        uint64        `default:"0" placeholder:"N" help:"Seed of the locations, to repeat a run. 0, the default, is a new one, which the result shows."`
 	NoteBytes   int           `default:"29" placeholder:"N" help:"Length of a note's text in bytes (${default}; at least 24)."`
 	JSON        bool          `help:"Print the result as JSON."`

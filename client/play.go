@@ -14,6 +14,19 @@ import (
 	"example.com/routeguide/gen/routeguide"
 )
 
+type playFlags struct {
+	callFlags `embed:""`
+}
+
+func (f *playFlags) run(ctx context.Context, stdout io.Writer) error {
+	client, err := f.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return play(ctx, client, stdout)
+}
+
 // callTimeout is the deadline of each call.
 const callTimeout = 10 * time.Second
 

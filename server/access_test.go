@@ -19,11 +19,12 @@ import (
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 	"example.com/routeguide/internal/certtest"
 	"example.com/routeguide/internal/command"
 )
 
-// callAndChat makes a unary call and a chat, and returns the first error.
+// callAndChat looks up a feature, leaves a note by each service, and returns the first error.
 func callAndChat(ctx context.Context, config routechat.Config, url string, options ...connect.ClientOption) error {
 	client, err := config.New(url, options...)
 	if err != nil {
@@ -31,6 +32,9 @@ func callAndChat(ctx context.Context, config routechat.Config, url string, optio
 	}
 	defer client.Close()
 	if _, err := client.GetFeature(ctx, &routeguide.Point{}); err != nil {
+		return err
+	}
+	if _, err := client.LeaveNote(ctx, &routeguidev1.LeaveNoteRequest{Location: &routeguide.Point{Latitude: 1}, Text: "left"}); err != nil {
 		return err
 	}
 	stream, err := client.RouteChat(ctx)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/rawhttp2"
 )
@@ -258,20 +259,15 @@ var attacks = []struct {
 			return err
 		}
 		bomb := envelope(1, packed.Bytes())
-		for _, path := range []string{chatPath, "/routeguide.RouteGuide/GetFeature"} {
+		for _, path := range []string{chatPath, leavePath, "/routeguide.RouteGuide/GetFeature"} {
 			for range 20 {
 				h, err := dialHostile(address)
 				if err != nil {
 					return err
 				}
 				err = h.open(1, path, hpack.HeaderField{Name: "grpc-encoding", Value: "gzip"})
-				for rest := bomb; len(rest) > 0 && err == nil; {
-					part := rest[:min(len(rest), 16<<10)]
-					rest = rest[len(part):]
-					err = h.WriteData(1, false, part)
-				}
 				if err == nil {
-					err = awaitStatus(h, "8")
+					err = h.sendAndAwaitStatus(1, bomb, "8")
 				}
 				_ = h.Close()
 				if err != nil {
@@ -338,26 +334,25 @@ var attacks = []struct {
 		return nil
 	}},
 	{"sends half of long notes", nil, func(_ context.Context, address string) error {
-		for range 10 {
-			h, err := dialHostile(address)
-			if err != nil {
-				return err
-			}
-			defer h.Close() // All connections stay open until the end.
-			h.Discard()
-			part := make([]byte, 16<<10)
-			for stream := uint32(1); stream < 200; stream += 2 {
-				err := errors.Join(h.open(stream, chatPath), h.WriteData(stream, false, binary.BigEndian.AppendUint32([]byte{0}, 500<<10)))
-				for range 30 { // 480 KiB
-					err = errors.Join(err, h.WriteData(stream, false, part))
-				}
-				if err != nil {
-					return nil // The server has closed the connection.
-				}
-			}
+		return sendHalves(address, chatPath)
+	}},
+	{"sends half of long LeaveNotes", nil, func(_ context.Context, address string) error {
+		return sendHalves(address, leavePath)
+	}},
+	{"does not read long answers of LeaveNote", nil, func(_ context.Context, address string) error {
+		note, err := proto.Marshal(&routeguidev1.LeaveNoteRequest{Location: &routeguide.Point{}, Text: strings.Repeat("x", 32<<10), Id: "one note in the store"})
+		if err != nil {
+			return err
 		}
-		time.Sleep(time.Second)
-		return nil
+		var packed bytes.Buffer // 100 bytes
+		writer := gzip.NewWriter(&packed)
+		if _, err := writer.Write(note); err != nil {
+			return err
+		}
+		if err := writer.Close(); err != nil {
+			return err
+		}
+		return floodCalls(address, leavePath, grpcType, envelope(1, packed.Bytes()), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	}},
 	{"watches health 40,000 times", nil, func(_ context.Context, address string) error {
 		return floodCalls(address, "/grpc.health.v1.Health/Watch", grpcType, envelope(0, nil))
@@ -401,8 +396,33 @@ func requestLargeReplies(address string) (*hostile, error) {
 	return h, nil
 }
 
+// sendHalves opens 1000 calls on 10 connections, and sends 480 of 500 KiB of a message on each.
+func sendHalves(address, path string) error {
+	for range 10 {
+		h, err := dialHostile(address)
+		if err != nil {
+			return err
+		}
+		defer h.Close() // All connections stay open until the end.
+		h.Discard()
+		part := make([]byte, 16<<10)
+		for stream := uint32(1); stream < 200; stream += 2 {
+			err := errors.Join(h.open(stream, path), h.WriteData(stream, false, binary.BigEndian.AppendUint32([]byte{0}, 500<<10)))
+			for range 30 { // 480 KiB
+				err = errors.Join(err, h.WriteData(stream, false, part))
+			}
+			if err != nil {
+				return nil // The server has closed the connection.
+			}
+		}
+	}
+	time.Sleep(time.Second)
+	return nil
+}
+
 // floodCalls opens 40,000 calls on 40 connections, and keeps them open for a second.
 func floodCalls(address, path, contentType string, request []byte, settings ...http2.Setting) error {
+	gzipped := hpack.HeaderField{Name: "grpc-encoding", Value: "gzip"} // envelopes with the flag 1
 	for range 40 {
 		h, err := dialHostile(address, settings...)
 		if err != nil {
@@ -411,7 +431,7 @@ func floodCalls(address, path, contentType string, request []byte, settings ...h
 		defer h.Close()
 		h.Discard()
 		for stream := uint32(1); stream < 2000; stream += 2 {
-			if err := errors.Join(h.Open(stream, path, contentType), h.WriteData(stream, true, request)); err != nil {
+			if err := errors.Join(h.Open(stream, path, contentType, gzipped), h.WriteData(stream, true, request)); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,6 +183,71 @@ func TestAnsweredNotesSurviveKill9(t *testing.T) {
 	t.Logf("%d answered notes survived %d kills", answered, kills)
 	if answered == 0 {
 		t.Error("no note was answered")
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Notes that are left while servers are killed at random times are left once each, also if the answer was lost.
+func TestLeftNotesAreLeftOnceInSpiteOfKill9(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes seconds: go test without -short runs it")
+	}
+	for name, store := range map[string]func(*testing.T) string{
+		"Pebble": func(t *testing.T) string { return "pebble:" + filepath.Join(t.TempDir(), "notes") },
+		"Redis":  func(t *testing.T) string { return "redis://" + redistest.Start(t).Addr },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			leaveDuringKills(t, store(t))
+		})
+	}
+}
+
+func leaveDuringKills(t *testing.T, store string) {
+	const kills, people = 8, 50
+	server, url := startProcess(t, "--store", store)
+	client, err := routechat.New(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var ended atomic.Bool // no more notes are begun
+	left, first := make([][]string, people), make(chan struct{}, people)
+	var leaving sync.WaitGroup
+	for i := range people {
+		leaving.Go(func() {
+			for number := 1; !ended.Load(); number++ {
+				text := fmt.Sprintf("w%d-%06d", i, number)
+				if _, err := client.Leave(t.Context(), &routeguide.RouteNote{Location: sharedLocation, Message: text}); err != nil {
+					t.Error(err)
+					return
+				}
+				if left[i] = append(left[i], text); number == 1 {
+					first <- struct{}{}
+				}
+			}
+		})
+	}
+	<-first
+	for range kills {
+		time.Sleep(time.Duration(100+rand.IntN(300)) * time.Millisecond) // A random time, on purpose.
+		if err := server.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		server, _ = startProcess(t, "--store", store, "--listen", strings.TrimPrefix(url, "http://"))
+	}
+	ended.Store(true)
+	leaving.Wait()
+	got := readLog(t, url, sharedLocation)
+	want := slices.Concat(left...)
+	slices.Sort(got)
+	slices.Sort(want)
+	t.Logf("%d notes left once during %d kills", len(want), kills)
+	if !slices.Equal(got, want) {
+		t.Errorf("the log has %d notes, want each of the %d that were left, once", len(got), len(want))
 	}
 	if err := server.Stop(); err != nil {
 		t.Error(err)

@@ -58,7 +58,7 @@ var flagPattern = regexp.MustCompile(`--[a-z][a-z0-9-]+`)
 func TestDocumentedCommandsHaveTheirFlags(t *testing.T) {
 	t.Parallel()
 	helps := make(map[string]string)
-	commands := regexp.MustCompile(`(?m)^ {4,}go run \./(server|client)((?: (?:notes|load|play|export|import|stats))*)(.*)$`)
+	commands := regexp.MustCompile(`(?m)^ {4,}go run \./(server|client)((?: (?:notes|load|play|leave|follow|chat|export|import|stats))*)(.*)$`)
 	count := 0
 	for page, text := range pages(t) {
 		for _, match := range commands.FindAllStringSubmatch(text, -1) {

@@ -25,8 +25,9 @@ import (
 type hostile struct{ *rawhttp2.Conn }
 
 const (
-	chatPath = "/routeguide.RouteGuide/RouteChat"
-	grpcType = "application/grpc"
+	chatPath  = "/routeguide.RouteGuide/RouteChat"
+	leavePath = "/routeguide.v1.NoteService/LeaveNote"
+	grpcType  = "application/grpc"
 )
 
 // dialHostile opens a connection. Its deadline is one minute.
@@ -83,24 +84,34 @@ func (h *hostile) awaitReset(stream uint32) error {
 	}
 }
 
-// awaitStatus reads until a gRPC status arrives.
-func awaitStatus(h *hostile, want string) error {
+// sendAndAwaitStatus sends DATA within the flow-control window of a stream, and reads until a gRPC status arrives.
+func (h *hostile) sendAndAwaitStatus(stream uint32, data []byte, want string) error {
 	h.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
-	for {
+	for window := 64<<10 - 1; ; {
+		for len(data) > 0 && window > 0 {
+			part := data[:min(len(data), window, 16<<10)]
+			if err := h.WriteData(stream, false, part); err != nil {
+				return err
+			}
+			data, window = data[len(part):], window-len(part)
+		}
 		frame, err := h.ReadFrame()
 		if err != nil {
 			return err
 		}
-		headers, ok := frame.(*http2.MetaHeadersFrame)
-		if !ok {
-			continue
-		}
-		for _, field := range headers.Fields {
-			if field.Name == "grpc-status" && field.Value != want {
-				return fmt.Errorf("got the status %s, want %s", field.Value, want)
+		switch frame := frame.(type) {
+		case *http2.WindowUpdateFrame:
+			if frame.StreamID == stream {
+				window += int(frame.Increment)
 			}
-			if field.Name == "grpc-status" {
-				return nil
+		case *http2.MetaHeadersFrame:
+			for _, field := range frame.Fields {
+				if field.Name == "grpc-status" && field.Value != want {
+					return fmt.Errorf("got the status %s, want %s", field.Value, want)
+				}
+				if field.Name == "grpc-status" {
+					return nil
+				}
 			}
 		}
 	}

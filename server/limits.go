@@ -20,16 +20,19 @@ type limitFlags struct {
 	MaxConnections  int           `default:"10000" placeholder:"N" help:"Maximum number of open connections (${default}). Further ones wait. 0 is no limit."`
 	MaxStreams      int           `hidden:"" default:"1000" placeholder:"N" help:"Maximum number of open calls of a connection (${default})."`
 	MaxChats        int           `default:"100000" placeholder:"N" help:"Maximum number of open chats (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no limit."`
-	MaxCalls        int           `default:"5000" placeholder:"N" help:"Maximum number of open calls other than chats (${default}), and as many health checks. Further ones get RESOURCE_EXHAUSTED. 0 is no limit."`
-	MaxArriving     byteSize      `hidden:"" default:"64MiB" placeholder:"BYTES" help:"Maximum size of notes larger than 4 KiB that have arrived in part (${default}). 0 is no limit."`
-	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Share of the connections, chats and calls that one client may use, in percent; 100 is no limit. By default 10, or 100 if only this machine can call."`
+	MaxFollowers    int           `default:"100000" placeholder:"N" help:"Maximum number of open calls of FollowNotes (${default}). Further ones get RESOURCE_EXHAUSTED. 0 is no limit."`
+	MaxSnapshot     int           `default:"20000" placeholder:"N" help:"Maximum number of locations whose notes FollowNotes of a rectangle starts with (${default}). Larger rectangles get RESOURCE_EXHAUSTED. 0 is no limit."`
+	MaxCalls        int           `default:"5000" placeholder:"N" help:"Maximum number of open calls other than chats and FollowNotes (${default}), and as many health checks. Further ones get RESOURCE_EXHAUSTED. 0 is no limit."`
+	MaxArriving     byteSize      `hidden:"" default:"64MiB" placeholder:"BYTES" help:"Maximum size of notes larger than 4 KiB that have arrived in part, or are in a call of LeaveNote (${default}). 0 is no limit."`
+	MaxUnread       byteSize      `hidden:"" default:"256MiB" placeholder:"BYTES" help:"Maximum size of request data that has arrived and was not read, because notes wait for their replies or for the rate (${default}). Beyond it, calls that send more are reset."`
+	ClientShare     float64       `default:"-1" placeholder:"PERCENT" help:"Share of the connections, chats, followers and calls that one client may use, in percent; 100 is no limit. By default 10, or 100 if only this machine can call."`
 	MaxPending      int           `default:"262144" placeholder:"N" help:"Maximum number of notes of a chat that wait for their replies (${default}). Beyond it the server stops reading the chat."`
-	MaxPendingInAll int           `hidden:"" name:"max-pending-in-all" default:"8388608" placeholder:"N" help:"Maximum number of notes of all chats that wait for their replies (${default}, 192 MiB). 0 is no limit."`
-	NoteRate        float64       `default:"-1" placeholder:"N" help:"Maximum number of notes of a client per second, with a burst of ten seconds' worth. Beyond it the server reads more slowly. 0 is no limit. By default 1000, or no limit if only this machine can call."`
-	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a slow consumer: a call whose client reads less than 16 KiB of the response (32 KiB for a chat), or less than all that is pending, within this time (${default}). 0 is never."`
+	MaxPendingInAll int           `hidden:"" name:"max-pending-in-all" default:"4194304" placeholder:"N" help:"Maximum number of notes of all chats that wait for their replies (${default}, 192 MiB). 0 is no limit."`
+	NoteRate        float64       `default:"-1" placeholder:"N" help:"Maximum number of notes of a client per second, with a burst of ten seconds' worth. Beyond it chats are read more slowly, and LeaveNote gets RESOURCE_EXHAUSTED. 0 is no limit. By default 1000, or no limit if only this machine can call."`
+	StallTimeout    time.Duration `default:"1m" placeholder:"DURATION" help:"Reset a slow consumer: a call whose client reads less than 32 KiB of the response, or less than all that is pending, within this time (${default}). 0 is never."`
 	RequestTimeout  time.Duration `default:"30s" placeholder:"DURATION" help:"Time for a request, or a note of a chat, to arrive once it has begun to (${default}). 0 is no limit."`
 	IdleTimeout     time.Duration `default:"5m" placeholder:"DURATION" help:"Close a connection that has had no call for this long (${default})."`
-	MaxChatAge      time.Duration `renamed:"chat-life" default:"0s" placeholder:"DURATION" help:"End a chat of this age with UNAVAILABLE, once it has its replies. 0, the default, is never."`
+	MaxChatAge      time.Duration `renamed:"chat-life" default:"0s" placeholder:"DURATION" help:"End a chat, or a call of FollowNotes, of this age with UNAVAILABLE, once it has its replies. 0, the default, is never."`
 }
 
 // defaultClientShare is the share of one client in percent, on a server that other machines can call: it takes several addresses to
@@ -74,8 +77,11 @@ func (f *limitFlags) limits() []limit {
 		{"max-connections", int64(f.MaxConnections), 0, ""},
 		{"max-streams", int64(f.MaxStreams), 1, ""},
 		{"max-chats", int64(f.MaxChats), 0, "RESOURCE_EXHAUSTED"},
+		{"max-followers", int64(f.MaxFollowers), 0, "RESOURCE_EXHAUSTED"},
+		{"max-snapshot", int64(f.MaxSnapshot), 0, "RESOURCE_EXHAUSTED"},
 		{"max-calls", int64(f.MaxCalls), 0, "RESOURCE_EXHAUSTED"},
 		{"max-arriving", int64(f.MaxArriving), 0, "RESOURCE_EXHAUSTED"},
+		{"max-unread", int64(f.MaxUnread), 1, "RESOURCE_EXHAUSTED"},
 		{"max-pending", int64(f.MaxPending), 1, ""},
 		{"max-pending-in-all", int64(f.MaxPendingInAll), 0, "RESOURCE_EXHAUSTED"},
 		{"stall-timeout", int64(f.StallTimeout), 0, ""},
@@ -115,6 +121,5 @@ func (f *limitFlags) chats(store notes.Store, history int) chat.Options {
 		MaxText:         int(f.MaxText),
 		MaxPending:      f.MaxPending,
 		MaxPendingInAll: f.MaxPendingInAll,
-		StallTimeout:    f.StallTimeout,
 	}
 }

@@ -14,11 +14,13 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/internal/process"
+	"example.com/routeguide/internal/rawhttp2"
 )
 
 func TestMain(m *testing.M) {
@@ -125,6 +127,28 @@ func TestFeaturesFlagFromEnvironment(t *testing.T) {
 	}
 }
 
+// Only net/http sends SETTINGS_MAX_FRAME_SIZE.
+func TestHTTP2FlagChoosesServer(t *testing.T) {
+	for server, want := range map[string]bool{"native": false, "net/http": true} {
+		url, stop := start(t, "--http2", server)
+		conn, err := rawhttp2.Dial(strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame, err := conn.ReadFrame()
+		settings, ok := frame.(*http2.SettingsFrame)
+		if !ok {
+			t.Fatalf("%s: the first frame is %v, %v", server, frame, err)
+		}
+		if _, sent := settings.Value(http2.SettingMaxFrameSize); sent != want {
+			t.Errorf("%s: another server has sent %v", server, settings)
+		}
+		if err := errors.Join(conn.Close(), stop()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestInvalidFlagsAreUsageErrorsInOneLine(t *testing.T) {
 	for _, args := range [][]string{
 		{"--bogus"},
@@ -141,6 +165,7 @@ func TestInvalidFlagsAreUsageErrorsInOneLine(t *testing.T) {
 		{"--client-share", "101"},
 		{"--client-share", "NaN"},
 		{"--max-calls", "-1"},
+		{"--http2", "quick"},
 	} {
 		err := run(t.Context(), args, io.Discard, io.Discard)
 		var usage *command.UsageError
@@ -192,7 +217,7 @@ func TestRunStartupErrorsNameCause(t *testing.T) {
 func TestRenamedFlagsWorkAndWarn(t *testing.T) {
 	t.Setenv("ROUTEGUIDE_KEEP", "720h")
 	server, _, err := process.StartServer(must(program()), "--notes", "memory:", "--drain", "1s", "--drain-delay=1ms", "--chat-life", "1h",
-		"--max-header", "64KiB", "--max-streams", "10", "--max-arriving", "1MiB", "--max-pending-in-all", "1000", "--redis-replicas", "0")
+		"--max-header", "64KiB", "--max-streams", "10", "--max-arriving", "1MiB", "--max-unread", "1MiB", "--max-pending-in-all", "1000", "--redis-replicas", "0")
 	if err != nil {
 		t.Fatal(err)
 	}

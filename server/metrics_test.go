@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ import (
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
+	"example.com/routeguide/gen/routeguide/v1/routeguidev1connect"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/rawhttp2"
 	"example.com/routeguide/server/internal/chat"
@@ -27,6 +30,7 @@ import (
 	"example.com/routeguide/server/internal/httpserver"
 	"example.com/routeguide/server/internal/logwriter"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 	"example.com/routeguide/server/internal/service"
 )
 
@@ -39,6 +43,13 @@ type stubStore struct {
 }
 
 func (s stubStore) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	if s.read != nil {
+		// The reply to the first note of a location is not read.
+		if _, err := notes.Append(ctx, s.Store, location, note); err != nil {
+			ticket.Settle(notes.Receipt{}, err)
+			return
+		}
+	}
 	if s.append == nil {
 		s.Store.Append(ctx, location, note, ticket)
 		return
@@ -73,12 +84,14 @@ func TestMetricsCountOnlyTheirEvents(t *testing.T) {
 		chatPath  = routeguideconnect.RouteGuideRouteChatProcedure
 		routePath = routeguideconnect.RouteGuideRecordRouteProcedure
 		listPath  = routeguideconnect.RouteGuideListFeaturesProcedure
+		livePath  = routeguidev1connect.NoteServiceFollowNotesProcedure
 		short     = 100 * time.Millisecond
 	)
 	note := encodeEnvelope(t, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: 1}, Message: "a"})
 	everywhere := encodeEnvelope(t, &routeguide.Rectangle{
 		Lo: &routeguide.Point{Latitude: -900000000, Longitude: -1800000000}, Hi: &routeguide.Point{Latitude: 900000000, Longitude: 1800000000},
 	})
+	place := encodeEnvelope(t, &routeguidev1.FollowNotesRequest{Filter: &routeguidev1.FollowNotesRequest_Location{Location: &routeguide.Point{}}})
 	for name, test := range map[string]struct {
 		options     service.Options
 		share       float64 // ClientShare of 10 connections
@@ -95,6 +108,7 @@ func TestMetricsCountOnlyTheirEvents(t *testing.T) {
 		"connections":         {connections: 2, want: map[string]int64{"connections": 3}},
 		"connections.refused": {connections: 2, share: 0.1, want: map[string]int64{"connections": 1, "connections.refused": 2}},
 		"chats":               {path: chatPath, streams: 2, want: map[string]int64{"connections": 1, "chats": 2}},
+		"followers":           {path: livePath, streams: 2, sent: place, end: true, want: map[string]int64{"connections": 1, "followers": 2}},
 		"calls":               {path: routePath, streams: 3, want: map[string]int64{"connections": 1, "calls": 3}},
 		"notes.arriving.bytes": {path: chatPath, streams: 1, sent: []byte{0, 0, 0, 0x40, 0, 1}, want: map[string]int64{
 			"connections": 1, "chats": 1, "notes.arriving.bytes": 0x4000,
@@ -111,20 +125,24 @@ func TestMetricsCountOnlyTheirEvents(t *testing.T) {
 			path: chatPath, streams: 1, sent: note, append: func(notes.Ticket) {},
 			want: map[string]int64{"connections": 1, "chats": 1, "notes.received": 1, "replies.pending": 1},
 		},
+		"requests.unread.bytes": {
+			path: chatPath, streams: 1, sent: slices.Concat(note, note, note), options: service.Options{Chats: chat.Options{MaxPending: 1}}, append: func(notes.Ticket) {},
+			want: map[string]int64{"connections": 1, "chats": 1, "notes.received": 1, "replies.pending": 1, "requests.unread.bytes": int64(3 * len(note))}, // They count until the handler waits for more.
+		},
 		"notes": {path: chatPath, streams: 1, sent: append(note, note...), want: map[string]int64{
 			"connections": 1, "chats": 1, "notes.received": 2, "notes.sent": 3,
 		}},
-		"chats.stalled": {
-			path: chatPath, streams: 1, sent: note, options: service.Options{Chats: chat.Options{StallTimeout: short}},
+		"calls.stalled, a chat": {
+			path: chatPath, streams: 1, sent: note, options: service.Options{StallTimeout: short},
 			settings: []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 0}},
-			want:     map[string]int64{"connections": 1, "notes.received": 1, "notes.sent": 1, "chats.stalled": 1},
+			want:     map[string]int64{"connections": 1, "notes.received": 1, "notes.sent": 1, "calls.stalled": 1},
 		},
 		"chats.shed": {
 			path: chatPath, streams: 1, sent: append(note, note...), options: service.Options{Chats: chat.Options{MaxPendingInAll: 1}},
 			append: func(notes.Ticket) {}, want: map[string]int64{"connections": 1, "notes.received": 2, "chats.shed": 1},
 		},
 		"store.errors": {
-			path: chatPath, streams: 2, sent: note, append: func(ticket notes.Ticket) { ticket.Settle(0, notes.ErrUnavailable) },
+			path: chatPath, streams: 2, sent: note, append: func(ticket notes.Ticket) { ticket.Settle(notes.Receipt{}, notes.ErrUnavailable) },
 			want: map[string]int64{"connections": 1, "notes.received": 2, "store.errors": 2},
 		},
 		"panics": {path: chatPath, streams: 1, sent: note, read: func() { panic("a test's") }, want: map[string]int64{
@@ -134,7 +152,7 @@ func TestMetricsCountOnlyTheirEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			options := test.options
-			options.Chats.Store = stubStore{notes.NewMemory(), test.append, test.read}
+			options.Chats.Store = stubStore{memorystore.New(), test.append, test.read}
 			running := service.New(guide.New(features), options)
 			server, err := httpserver.Listen(t.Context(), "127.0.0.1:0", running, httpserver.Options{MaxConnections: 10, ClientShare: test.share, MaxStreams: 10})
 			if err != nil {
@@ -209,10 +227,10 @@ func TestAdminServesMetrics(t *testing.T) {
 	}
 	metrics := get(t, "http://"+match[1]+"/metrics")
 	for _, want := range []string{
-		`routeguide_notes_received_total 1`, `routeguide_notes_sent_total 1`, `routeguide_chats 0`, `routeguide_replies_pending 0`,
-		`routeguide_connections `, `routeguide_chats_stalled_total 0`, `routeguide_chats_shed_total 0`, `routeguide_store_errors_total 0`,
-		`routeguide_panics_total 0`, `routeguide_store_commit_duration_seconds_count 1`, `go_goroutines`, `process_resident_memory_bytes`,
-		`rpc_method="routeguide.RouteGuide/RouteChat"`, `rpc_method="routeguide.RouteGuide/GetFeature"`,
+		`routeguide_notes_received_total 2`, `routeguide_notes_sent_total 1`, `routeguide_chats 0`, `routeguide_replies_pending 0`,
+		`routeguide_connections `, `routeguide_calls_stalled_total 0`, `routeguide_chats_shed_total 0`, `routeguide_store_errors_total 0`,
+		`routeguide_panics_total 0`, `routeguide_store_commit_duration_seconds_count 2`, `go_goroutines`, `process_resident_memory_bytes`,
+		`rpc_method="routeguide.RouteGuide/RouteChat"`, `rpc_method="routeguide.RouteGuide/GetFeature"`, `rpc_method="routeguide.v1.NoteService/LeaveNote"`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no metric %s in:\n%s", want, metrics)
@@ -222,7 +240,7 @@ func TestAdminServesMetrics(t *testing.T) {
 	if ready := get(t, "http://"+match[1]+"/readyz"); ready != "ok\n" {
 		t.Errorf("ready: %q", ready)
 	}
-	if strings.Contains(server.Printed(), "here") {
+	if printed := server.Printed(); strings.Contains(printed, "here") || strings.Contains(printed, "left") {
 		t.Error("the text of a note is in the log")
 	}
 	if err := server.Stop(); err != nil {

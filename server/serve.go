@@ -19,6 +19,7 @@ import (
 	"example.com/routeguide/server/internal/guide"
 	"example.com/routeguide/server/internal/httpserver"
 	"example.com/routeguide/server/internal/logwriter"
+	"example.com/routeguide/server/internal/memorylimit"
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/internal/notes/notefile"
 	"example.com/routeguide/server/internal/notes/pebblestore"
@@ -86,43 +87,51 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	logger.InfoContext(ctx, "keeping notes", keepingNotes(flags.Store)...)
 	guide := guide.New(features)
 	service := service.New(guide, service.Options{
-		Chats:          flags.chats(store, flags.History),
-		Health:         health,
-		NotesPerSecond: flags.noteRate(ctx, flags.Listen),
-		MaxChats:       flags.MaxChats,
-		MaxCalls:       flags.MaxCalls,
-		ClientShare:    flags.clientShare(ctx, flags.Listen),
-		MessageBytes:   int(flags.MaxMessage),
-		ArrivingBytes:  int(flags.MaxArriving),
-		RequestTimeout: flags.RequestTimeout,
-		StallTimeout:   flags.StallTimeout,
-		MaxChatAge:     flags.MaxChatAge,
-		Origins:        flags.CORSOrigins,
-		Require:        require,
-		Interceptors:   telem.Interceptors(),
-		Logger:         logger,
+		Chats:             flags.chats(store, flags.History),
+		Health:            health,
+		NotesPerSecond:    flags.noteRate(ctx, flags.Listen),
+		MaxChats:          flags.MaxChats,
+		MaxFollowers:      flags.MaxFollowers,
+		SnapshotLocations: flags.MaxSnapshot,
+		Retention:         flags.Retention,
+		MaxCalls:          flags.MaxCalls,
+		ClientShare:       flags.clientShare(ctx, flags.Listen),
+		MessageBytes:      int(flags.MaxMessage),
+		ArrivingBytes:     int(flags.MaxArriving),
+		RequestTimeout:    flags.RequestTimeout,
+		StallTimeout:      flags.StallTimeout,
+		MaxChatAge:        flags.MaxChatAge,
+		Origins:           flags.CORSOrigins,
+		Require:           require,
+		Interceptors:      telem.Interceptors(),
+		Logger:            logger,
 	})
-	defer service.Close()
-	server, err := httpserver.Listen(ctx, flags.Listen, service, httpserver.Options{
+	closeStore := func() error {
+		service.Close()
+		return store.Close()
+	}
+	server, err := httpserver.Listen(ctx, flags.Listen, service.Handler, httpserver.Options{
+		NetHTTP:        flags.HTTP2 == "net/http",
 		TLS:            tls,
 		MaxConnections: flags.MaxConnections,
 		ClientShare:    flags.clientShare(ctx, flags.Listen),
 		MaxStreams:     flags.MaxStreams,
+		MaxUnread:      int64(flags.MaxUnread),
 		MaxHeaderBytes: int(flags.MaxHeader),
 		IdleTimeout:    flags.IdleTimeout,
 		StallTimeout:   flags.StallTimeout,
 		Logger:         logger,
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), store.Close())
+		return errors.Join(fmt.Errorf("--listen %s: %w", flags.Listen, err), closeStore())
 	}
 	if err := telem.Register(metrics(service, server, logs)...); err != nil {
-		return errors.Join(err, server.Close(), store.Close())
+		return errors.Join(err, server.Close(), closeStore())
 	}
 	if flags.Admin != "" {
 		adminServer, err := admin.Start(ctx, flags.Admin, admin.NewHandler(health.Ready, telem.Handler()), logger)
 		if err != nil {
-			return errors.Join(fmt.Errorf("--admin %s: %w", flags.Admin, err), server.Close(), store.Close())
+			return errors.Join(fmt.Errorf("--admin %s: %w", flags.Admin, err), server.Close(), closeStore())
 		}
 		defer adminServer.Close()
 		logger.InfoContext(ctx, "serving metrics, health and profiles", "admin", adminServer.Addr().String())
@@ -131,7 +140,7 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len(), "version", command.ThisBuild().String())
 	err = serve(ctx, server, service, health, &flags, logger)
 	background.stop()
-	return errors.Join(err, store.Close())
+	return errors.Join(err, closeStore())
 }
 
 // telemetryTimeout is the deadline for sending the last traces.
@@ -188,7 +197,7 @@ func serve(ctx context.Context, server *httpserver.Server, service *service.Serv
 	return nil
 }
 
-// background is the work beside serving: retention, and the socket for exports.
+// background is the work beside serving: retention, the memory limit, and the socket for exports.
 type background struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -196,13 +205,14 @@ type background struct {
 	logger *slog.Logger
 }
 
-// startBackground starts retention, and serves the store of a folder to other processes.
+// startBackground starts retention and the memory limit, and serves the store of a folder to other processes.
 func startBackground(ctx context.Context, flags *serverFlags, store notes.Store, service *service.Service, logger *slog.Logger) *background {
-	retaining, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	background := &background{cancel: cancel, logger: logger}
 	if flags.Retention > 0 {
-		background.work.Go(func() { notes.Retain(retaining, store, flags.Retention, service.OldestPending, logger) })
+		background.work.Go(func() { notes.Retain(working, store, flags.Retention, service.OldestPending, logger) })
 	}
+	background.work.Go(func() { memorylimit.Follow(working, memorylimit.Base) })
 	if dir, ok := pebbleDir(flags.Store); ok {
 		var err error
 		if background.socket, err = notefile.NewSocket(ctx, filepath.Join(dir, socketName), store); err != nil {

@@ -8,11 +8,12 @@ import (
 
 	"example.com/routeguide/internal/command"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 	"example.com/routeguide/server/internal/notes/pebblestore"
 	"example.com/routeguide/server/internal/notes/redisstore"
 )
 
-const storesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name; "?replicas=N" waits for N replicas to have each note, too.`
+const storesHelp = `"pebble:DIR" is a folder on this machine, "memory:" forgets them when the server ends, and "redis://HOST:PORT", or "rediss://" for TLS, is Redis or Valkey, one node or a cluster, whose further nodes "?addr=HOST:PORT" may name; "?replicas=N" waits for N replicas to have each note, too, and "?partitions=N" is the number of partitions of a store that is created (16).`
 
 // storeOptions are the options of all stores besides their place. Each store uses those that concern it.
 type storeOptions struct {
@@ -40,7 +41,7 @@ func openStore(where string, options storeOptions) (notes.Store, error) {
 	dir, isPebble := pebbleDir(where)
 	switch {
 	case where == "memory:":
-		return notes.NewMemory(), nil
+		return memorystore.New(), nil
 	case isPebble:
 		return pebblestore.Open(pebblestore.Options{
 			Dir:      dir,

@@ -309,7 +309,7 @@ func TestExportToFullDiskFails(t *testing.T) {
 // brokenStore is a store whose Locations fails.
 type brokenStore struct{ notes.Store }
 
-func (brokenStore) Locations(context.Context) iter.Seq2[notes.Location, error] {
+func (brokenStore) Locations(context.Context, notes.Rectangle, *notes.Location) iter.Seq2[notes.Location, error] {
 	return func(yield func(notes.Location, error) bool) {
 		yield(notes.Location{}, errors.New("read failed"))
 	}

@@ -15,8 +15,8 @@ import (
 	"example.com/routeguide/internal/process"
 )
 
-// url is the URL of the server that the tests run.
-var url string
+// url is the URL of the server that the tests run, and program the path of its program.
+var url, program string
 
 func TestMain(m *testing.M) {
 	os.Exit(withServer(m.Run))
@@ -28,7 +28,7 @@ func withServer(run func() int) int {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(folder)
-	program, err := process.Build(".", "example.com/routeguide/server", folder)
+	program, err = process.Build(".", "example.com/routeguide/server", folder)
 	if err != nil {
 		log.Fatal(err)
 	}

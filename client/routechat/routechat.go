@@ -1,5 +1,6 @@
-// Package routechat is a client of RouteGuide for long-lived RouteChat streams: HTTP/2 only, with or without TLS, in
-// each protocol of Connect, with health checks of the connection and without a timeout for calls.
+// Package routechat is a client of RouteGuide and NoteService, for long-lived RouteChat streams, and for notes that are left
+// once, and followed without gaps, in spite of broken connections: HTTP/2 only, with or without TLS, in each protocol of
+// Connect, with health checks of the connection and without a timeout for calls.
 package routechat
 
 import (
@@ -13,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/gen/routeguide/v1/routeguidev1connect"
 )
 
 const (
@@ -34,6 +36,7 @@ const (
 // The errors of calls are of the type [*connect.Error], which has the code.
 type Client struct {
 	routeguideconnect.RouteGuideClient
+	routeguidev1connect.NoteServiceClient
 
 	transport *http.Transport
 }
@@ -73,8 +76,9 @@ func (c Config) New(baseURL string, options ...connect.ClientOption) (*Client, e
 		httpClient.Transport = &tokenTransport{transport, "Bearer " + c.Token}
 	}
 	return &Client{
-		RouteGuideClient: routeguideconnect.NewRouteGuideClient(httpClient, parsed.String(), options...),
-		transport:        transport,
+		RouteGuideClient:  routeguideconnect.NewRouteGuideClient(httpClient, parsed.String(), options...),
+		NoteServiceClient: routeguidev1connect.NewNoteServiceClient(httpClient, parsed.String(), options...),
+		transport:         transport,
 	}, nil
 }
 

@@ -98,12 +98,34 @@ func ignoreEmptyVariables(parser *kong.Kong) error {
 	})
 }
 
+// untilSignal returns a context that the first SIGINT or SIGTERM cancels. By then a second one kills the process, which is
+// why this is not [signal.NotifyContext]: that takes signals for a moment longer.
+func untilSignal() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-signals:
+			signal.Stop(signals)
+			cancel()
+		case <-ctx.Done():
+			signal.Stop(signals)
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-watched
+	}
+}
+
 // Main runs a command and returns the exit code. SIGINT or SIGTERM cancels the command's context; a second signal kills
 // the process. An error is printed to stderr, in one line.
 func Main(name string, run func(ctx context.Context, args []string, stdout, stderr io.Writer) error) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal()
 	defer stop()
-	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	var usage *UsageError
 	switch {

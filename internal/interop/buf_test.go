@@ -14,7 +14,8 @@ func TestBufCurlInEachProtocol(t *testing.T) {
 	for _, protocol := range []string{"connect", "grpc", "grpcweb"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			url := "http://" + startOurs(t) + "/routeguide.RouteGuide/"
+			server := "http://" + startOurs(t)
+			url := server + "/routeguide.RouteGuide/"
 			feature := run(t, buf(t), "curl", "--protocol", protocol, "--http2-prior-knowledge",
 				"-d", `{"latitude": 409146138, "longitude": -746188906}`, url+"GetFeature")
 			if !strings.Contains(feature, "Berkshire Valley") {
@@ -24,6 +25,10 @@ func TestBufCurlInEachProtocol(t *testing.T) {
 				"-d", `{"location": {"longitude": 1}, "message": "one"} {"location": {"longitude": 1}, "message": "two"}`, url+"RouteChat")
 			if strings.Count(chat, `"one"`) != 2 || strings.Count(chat, `"two"`) != 1 {
 				t.Errorf("RouteChat gives %s", chat)
+			}
+			left := run(t, buf(t), "curl", "--protocol", protocol, "--http2-prior-knowledge", "-d", noteToLeave, server+leaveNote)
+			if !strings.Contains(left, `"position": "3"`) {
+				t.Errorf("LeaveNote gives %s", left)
 			}
 		})
 	}

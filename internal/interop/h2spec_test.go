@@ -1,60 +1,96 @@
 package interop
 
 import (
+	"crypto/tls"
+	"encoding/xml"
+	"io"
 	"net"
+	"net/http"
+	"os"
 	"os/exec"
-	"regexp"
-	"slices"
-	"strings"
+	"path/filepath"
 	"testing"
+
+	"example.com/routeguide/internal/certtest"
+	"example.com/routeguide/server/h2"
 )
 
-// knownFailures are the failing tests of h2spec, with the reasons. All are due to net/http, and fail without package
-// wire, too. The last three are flaky.
-var knownFailures = map[string]string{
-	"Sends invalid connection preface":                                                                                                     "net/http treats it as HTTP/1.1, and answers 400 before it closes the connection",
-	"Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE":                                                            "net/http accepts frames of up to 1 MiB and announces that in SETTINGS; h2spec's frame is shorter",
-	"Sends multiple values of SETTINGS_INITIAL_WINDOW_SIZE":                                                                                "net/http closes connections with duplicate SETTINGS, as protection against floods",
-	"Sends a HEADERS frame that contains the connection-specific header field":                                                             "net/http ignores the header",
-	`Sends a HEADERS frame that contains the TE header field with any value other than "trailers"`:                                         "as above",
-	"Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream":                                   "the response is short, and the stream may have ended before the second frame",
-	`Sends a HEADERS frame with the "content-length" header field which does not equal the DATA frame payload length`:                      "as above: / answers 404 without waiting for DATA",
-	`Sends a HEADERS frame with the "content-length" header field which does not equal the sum of the multiple DATA frames payload length`: "as above",
+// h2specTests is the number of tests of h2spec, the strict ones included.
+const h2specTests = 146
+
+// The handler answers at the end of the request: h2spec sends what a server must refuse while the request is in flight. The RouteGuide
+// server would answer at once, because h2spec's requests are of no RPC, and the answer might come first.
+func TestH2spec(t *testing.T) {
+	t.Parallel()
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			handler := func(response http.ResponseWriter, request *http.Request) {
+				if _, err := io.Copy(io.Discard, request.Body); err == nil {
+					_, _ = io.WriteString(response, "answer")
+				}
+			}
+			server := &h2.Server{Handler: http.HandlerFunc(handler)}
+			report := filepath.Join(t.TempDir(), "report.xml")
+			args := []string{"--strict", "--timeout", "3", "--junit-report", report}
+			if scheme == "https" {
+				certificate, err := tls.LoadX509KeyPair(certtest.SelfSigned(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2", "http/1.1"}}
+				args = append(args, "--tls", "--insecure")
+			}
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- server.Serve(listener) }()
+			defer func() {
+				if err := server.Close(); err != nil {
+					t.Error(err)
+				}
+				<-served
+			}()
+			host, port, err := net.SplitHostPort(listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The exit code is not 0 if a test fails. The report says which.
+			printed, _ := exec.CommandContext(t.Context(), h2spec, append(args, "--host", host, "--port", port)...).CombinedOutput()
+			checkH2spec(t, report, string(printed))
+		})
+	}
 }
 
-// minPassed is the minimum of passed tests, of h2spec's 145: the number with net/http alone.
-const minPassed = 138
-
-// maxAttempts is the number of runs of h2spec before the test fails. Some tests race with the response, which ends the
-// stream that they still use.
-const maxAttempts = 5
-
-func TestH2spec(t *testing.T) { //nolint:paralleltest // h2spec has timeouts of a few seconds.
-	host, port, err := net.SplitHostPort(startOurs(t))
+// checkH2spec fails the test unless h2spec's report, in the format of JUnit, has all tests, and none that failed.
+func checkH2spec(t *testing.T, path, printed string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v; h2spec printed:\n%s", err, printed)
 	}
-	for attempt := range maxAttempts {
-		// The exit code is not 0 if a test failed.
-		printed, err := exec.CommandContext(t.Context(), h2spec, "-h", host, "-p", port, "-o", "5").CombinedOutput()
-		if _, failed := err.(*exec.ExitError); err != nil && !failed { //nolint:errorlint // exec returns it unwrapped.
-			t.Fatal(err)
-		}
-		summary := regexp.MustCompile(`145 tests, (\d+) passed, 0 skipped, (\d+) failed`).FindSubmatch(printed)
-		if summary == nil {
-			t.Fatalf("h2spec has not run all tests:\n%s", printed)
-		}
-		t.Logf("h2spec: %s", summary[0])
-		_, list, _ := strings.Cut(string(printed), "Failures:")
-		failures := regexp.MustCompile(`× \d+: (.*)`).FindAllStringSubmatch(list, -1)
-		unknown := slices.DeleteFunc(slices.Clone(failures), func(failure []string) bool {
-			return knownFailures[strings.TrimSpace(failure[1])] != ""
-		})
-		if len(failures) <= 145-minPassed && len(unknown) == 0 {
-			return
-		}
-		if attempt == maxAttempts-1 {
-			t.Errorf("%d of 145 tests fail; without a known reason: %q", len(failures), unknown)
+	var report struct {
+		Tests []struct {
+			Section string  `xml:"package,attr"`
+			Name    string  `xml:"classname,attr"`
+			Skipped *string `xml:"skipped"`
+			Failure *string `xml:"failure"`
+			Error   *string `xml:"error"`
+		} `xml:"testsuite>testcase"`
+	}
+	if err := xml.Unmarshal(content, &report); err != nil {
+		t.Fatalf("%v:\n%s", err, content)
+	}
+	if len(report.Tests) != h2specTests {
+		t.Errorf("h2spec ran %d tests, want %d; it printed:\n%s", len(report.Tests), h2specTests, printed)
+	}
+	for _, test := range report.Tests {
+		for _, bad := range []*string{test.Skipped, test.Failure, test.Error} {
+			if bad != nil {
+				t.Errorf("%s: %s: %s", test.Section, test.Name, *bad)
+			}
 		}
 	}
 }

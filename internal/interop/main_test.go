@@ -16,6 +16,8 @@ var (
 	ourServer, ourClient     string
 	stockServer, stockClient string
 	grpcurl, h2spec          string
+	// The Connect conformance suite, and the server that it tests.
+	conformanceRunner, conformanceServer string
 )
 
 func TestMain(m *testing.M) {
@@ -43,9 +45,11 @@ func withPrograms(run func() int) (int, error) {
 		{&stockClient, ".", "google.golang.org/grpc/examples/route_guide/client"},
 		{&grpcurl, ".", "github.com/fullstorydev/grpcurl/cmd/grpcurl"},
 		{&h2spec, ".", "github.com/summerwind/h2spec/cmd/h2spec"},
+		{&conformanceRunner, ".", "connectrpc.com/conformance/cmd/connectconformance"},
+		{&conformanceServer, "../../server/internal/conformance", "example.com/routeguide/server/internal/conformance"},
 	} {
 		if *build.program, err = process.Build(build.dir, build.pkg, folder); err != nil {
-			return 0, err
+			return 0, fmt.Errorf("%w\n(`make tools` in the root of this repository generates code that is needed)", err)
 		}
 	}
 	return run(), nil

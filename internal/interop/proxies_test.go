@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,8 +16,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// proxies return the program and its arguments for a configuration, by the language of its code block in
-// docs/proxies.md.
+// proxies return the program and its arguments for a configuration, by the language of its code block in the
+// documentation.
 var proxies = map[string]func(t *testing.T, snippet string) (program string, args []string){
 	"nginx": func(t *testing.T, snippet string) (string, []string) {
 		folder := t.TempDir()
@@ -36,7 +35,23 @@ var proxies = map[string]func(t *testing.T, snippet string) (program string, arg
 		writeFile(t, config, snippet)
 		return "haproxy", []string{"-db", "-f", config}
 	},
+	"caddy": func(t *testing.T, snippet string) (string, []string) {
+		folder := t.TempDir()
+		config := filepath.Join(folder, "Caddyfile")
+		// All Caddys would have the same admin port, and files at home.
+		writeFile(t, config, strings.Replace(snippet, "{\n", "{\n\tadmin off\n", 1))
+		return "env", []string{"XDG_CONFIG_HOME=" + folder, "XDG_DATA_HOME=" + folder, installed(t, "caddy"), "run", "--config", config, "--adapter", "caddyfile"}
+	},
 }
+
+// proxiesWithTimeout are those that end idle calls.
+var proxiesWithTimeout = []string{"nginx", "haproxy"}
+
+// The pages that have a configuration of each proxy.
+const (
+	proxiesPage = "proxies.md" // for all calls, over HTTP/2
+	livePage    = "live.md"    // for NoteService, over HTTP/1.1
+)
 
 func writeFile(t *testing.T, path, content string) {
 	t.Helper()
@@ -45,17 +60,20 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// startProxy runs a proxy with the configuration in docs/proxies.md, changed by edit, in front of a server, and returns
+// maxAttempts is the number of free addresses that are tried, because another program may take one first.
+const maxAttempts = 5
+
+// startProxy runs a proxy with the configuration in a page of docs/, changed by edit, in front of a server, and returns
 // its address. The end of the test kills it.
-func startProxy(t *testing.T, name, server string, edit func(string) string) string {
+func startProxy(t *testing.T, page, name, server string, edit func(string) string) string {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/proxies.md")
+	text, err := os.ReadFile("../../docs/" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	snippets := regexp.MustCompile("(?s)```"+name+"\n(.*?)```").FindAllSubmatch(page, -1)
+	snippets := regexp.MustCompile("(?s)```"+name+"\n(.*?)```").FindAllSubmatch(text, -1)
 	if len(snippets) != 1 {
-		t.Fatalf("docs/proxies.md has %d code blocks of %s, want 1", len(snippets), name)
+		t.Fatalf("docs/%s has %d code blocks of %s, want 1", page, len(snippets), name)
 	}
 	for range maxAttempts {
 		if address := tryProxy(t, name, edit(string(snippets[0][1])), server); address != "" {
@@ -77,11 +95,7 @@ func tryProxy(t *testing.T, name, config, server string) string {
 		config = strings.ReplaceAll(config, documented, actual)
 	}
 	program, args := proxies[name](t, config)
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Fatalf("%s is not installed: run `make tools`, or install it with your system's packages: %v", program, err)
-	}
-	proxy, err := process.Start(path, args...)
+	proxy, err := process.Start(installed(t, program), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +120,9 @@ func tryProxy(t *testing.T, name, config, server string) string {
 func unchanged(config string) string { return config }
 
 // withShortTimeouts shortens the idle timeouts of a configuration. It is for startProxy.
-func withShortTimeouts(config string) string { return strings.ReplaceAll(config, "1h", "1s") }
+func withShortTimeouts(config string) string {
+	return strings.NewReplacer("1h", "1s", "30s", "1s").Replace(config)
+}
 
 func TestProxiesPassAllCalls(t *testing.T) {
 	t.Parallel()
@@ -114,9 +130,9 @@ func TestProxiesPassAllCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, protocol := range []string{"connect", "grpc", "grpcweb"} {
-				checkChat(t, run(t, ourClient, "--addr", "http://"+startProxy(t, name, startOurs(t), unchanged), "--protocol", protocol))
+				checkChat(t, run(t, ourClient, "--addr", "http://"+startProxy(t, proxiesPage, name, startOurs(t), unchanged), "--protocol", protocol))
 			}
-			checkChat(t, run(t, stockClient, "-addr", startProxy(t, name, startOurs(t), unchanged)))
+			checkChat(t, run(t, stockClient, "-addr", startProxy(t, proxiesPage, name, startOurs(t), unchanged)))
 		})
 	}
 }
@@ -127,7 +143,7 @@ func TestProxiesPassLongChats(t *testing.T) {
 	for name := range proxies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address := startProxy(t, name, startOurs(t), unchanged)
+			address := startProxy(t, proxiesPage, name, startOurs(t), unchanged)
 			printed := run(t, ourClient, "load", "--addr", "http://"+address, "--mode", "written-ahead", "--connections", "1", "--chats", "1",
 				"--ahead", "2", "--note-bytes", "50000", "--notes", "60", "--json")
 			if !strings.Contains(printed, `"errors": 0`) || !strings.Contains(printed, `"replies": 60`) {
@@ -140,7 +156,7 @@ func TestProxiesPassLongChats(t *testing.T) {
 // A proxy ends an idle chat with INTERNAL, and the server logs it as canceled.
 func TestProxiesEndIdleChats(t *testing.T) {
 	t.Parallel()
-	for name := range proxies {
+	for _, name := range proxiesWithTimeout {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server, address, err := process.StartServer(ourServer, "--store", "memory:")
@@ -152,7 +168,7 @@ func TestProxiesEndIdleChats(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			proxy := startProxy(t, name, address, withShortTimeouts)
+			proxy := startProxy(t, proxiesPage, name, address, withShortTimeouts)
 			session, err := process.Start(grpcurl, "-plaintext", "-d", "@", "-import-path", "../../proto", "-proto", "routeguide/route_guide.proto", proxy, "routeguide.RouteGuide/RouteChat")
 			if err != nil {
 				t.Fatal(err)
@@ -184,10 +200,10 @@ func TestProxiesEndIdleChats(t *testing.T) {
 // The proxy answers PINGs itself, and they do not reset its idle timeout.
 func TestProxiesEndIdleChatsDespitePings(t *testing.T) {
 	t.Parallel()
-	for name := range proxies {
+	for _, name := range proxiesWithTimeout {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := rawhttp2.Dial(startProxy(t, name, startOurs(t), withShortTimeouts))
+			conn, err := rawhttp2.Dial(startProxy(t, proxiesPage, name, startOurs(t), withShortTimeouts))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -231,6 +247,123 @@ func TestProxiesEndIdleChatsDespitePings(t *testing.T) {
 					}
 					return
 				}
+			}
+		})
+	}
+}
+
+// A silent chat ends with its client, also one that follows and has half-closed.
+func TestProxiesEndChatsOfClientsThatHaveGone(t *testing.T) {
+	t.Parallel()
+	for name := range proxies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, address, err := process.StartServer(ourServer, "--store", "memory:")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := server.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			client, err := process.Start(grpcurl, "-plaintext", "-H", "routeguide-follow: true", "-d", `{"location": {"longitude": 1}, "message": "one"}`,
+				"-import-path", "../../proto", "-proto", "routeguide/route_guide.proto", startProxy(t, proxiesPage, name, address, unchanged), strings.TrimPrefix(routeChat, "/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Await(`"one"`); err != nil {
+				t.Fatal(err)
+			}
+			if err := client.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := server.Await(`msg="chat ended" .* in=1 out=1 .*code=canceled`); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// followers return the program that follows a location through a proxy, and its arguments, by the page that has the proxy's configuration.
+var followers = map[string]func(t *testing.T, proxy string) (program string, args []string){
+	proxiesPage: func(_ *testing.T, proxy string) (string, []string) {
+		return grpcurl, []string{"-plaintext", "-d", `{"location": {"longitude": 1}}`, "-import-path", "../../proto", "-proto", "routeguide/v1/note_service.proto", proxy, strings.TrimPrefix(followNotes, "/")}
+	},
+	livePage: func(t *testing.T, proxy string) (string, []string) {
+		return installed(t, "curl"), []string{
+			"-sSN", "--http1.1", "-H", "Content-Type: application/connect+json",
+			"--data-binary", "@" + requestFile(t, true, `{"location": {"longitude": 1}}`), "http://" + proxy + followNotes,
+		}
+	},
+}
+
+// A proxy passes heartbeats and notes on as they come, and a follower that only gets heartbeats stays.
+func TestProxiesPassNotesToFollowers(t *testing.T) {
+	t.Parallel()
+	for page, follower := range followers {
+		for name := range proxies {
+			t.Run(page+" "+name, func(t *testing.T) {
+				t.Parallel()
+				proxy := startProxy(t, page, name, startOurs(t), unchanged)
+				program, args := follower(t, proxy)
+				following, err := process.Start(program, args...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := following.Await(`(?s)"current": *true.*"cursor"`); err != nil {
+					t.Fatalf("no heartbeat: %v", err)
+				}
+				run(t, installed(t, "curl"), leaveThrough(proxy, page)...)
+				if _, err := following.Await(`(?s)"current": *true.*"cursor".*"text": *"one"`); err != nil {
+					t.Error(err)
+				}
+				if err := following.Kill(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// leaveThrough returns the arguments of a curl that leaves a note through a proxy.
+func leaveThrough(proxy, page string) []string {
+	version := "--http2-prior-knowledge"
+	if page == livePage {
+		version = "--http1.1"
+	}
+	return []string{"-sS", "--fail", version, "-H", "Content-Type: application/json", "-d", noteToLeave, "http://" + proxy + leaveNote}
+}
+
+// A proxy whose timeout is shorter than the interval of heartbeats ends a call that follows, and the client continues.
+func TestProxiesEndIdleFollowersWhichContinue(t *testing.T) {
+	t.Parallel()
+	for _, name := range proxiesWithTimeout {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := startOurs(t)
+			proxy := startProxy(t, proxiesPage, name, server, withShortTimeouts)
+			following, err := process.Start(ourClient, "follow", "--addr", "http://"+proxy, "--at", "0,0.0000001")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, step := range []struct{ await, leave string }{
+				{"", "one"},
+				{`(?s) one\n.*trying again.*connected again`, "two"},
+				{` two\n`, ""},
+			} {
+				if _, err := following.Await(step.await); err != nil {
+					t.Fatal(err)
+				}
+				if step.leave != "" {
+					run(t, ourClient, "leave", "--addr", "http://"+server, "--at", "0,0.0000001", step.leave)
+				}
+			}
+			if err := following.Kill(); err != nil {
+				t.Error(err)
+			}
+			if printed := following.Printed(); strings.Count(printed, " one\n") != 1 || strings.Count(printed, " two\n") != 1 || strings.Contains(printed, "cannot continue") {
+				t.Errorf("each note should come once, without a reset:\n%s", printed)
 			}
 		})
 	}

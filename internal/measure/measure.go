@@ -18,13 +18,18 @@ func Median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
+// Spread returns values as text, each in a format: median (min, max). There must be at least one value.
+func Spread(format string, values []float64) string {
+	return fmt.Sprintf(format+" ("+format+", "+format+")", Median(values), slices.Min(values), slices.Max(values))
+}
+
 // Ratios returns the ratios of values to against, round by round, as text: median (min, max).
 func Ratios(values, against []float64) string {
 	ratios := make([]float64, len(values))
 	for i := range values {
 		ratios[i] = values[i] / against[i]
 	}
-	return fmt.Sprintf("%.2f (%.2f, %.2f)", Median(ratios), slices.Min(ratios), slices.Max(ratios))
+	return Spread("%.2f", ratios)
 }
 
 // clockTick is the unit of times in /proc: USER_HZ is 100 on all common platforms.
@@ -53,18 +58,28 @@ func CPU(pid int) (time.Duration, error) {
 }
 
 // Memory returns a memory figure of a process in bytes, by its name in /proc/PID/status: VmRSS is the resident set,
-// VmHWM its peak.
+// RssAnon the part of it that is no file's, and VmHWM its peak.
 func Memory(pid int, name string) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	kib, err := field(fmt.Sprintf("/proc/%d/status", pid), name)
+	return kib << 10, err
+}
+
+// Written returns the number of bytes that a process has caused to be written to disks.
+func Written(pid int) (int64, error) {
+	return field(fmt.Sprintf("/proc/%d/io", pid), "write_bytes")
+}
+
+// field returns the number after a name in a file of /proc.
+func field(file, name string) (number int64, err error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(status)) {
+	for line := range strings.Lines(string(text)) {
 		if rest, found := strings.CutPrefix(line, name+":"); found {
-			var kib int64
-			_, err := fmt.Sscan(rest, &kib)
-			return kib << 10, err
+			_, err := fmt.Sscan(rest, &number)
+			return number, err
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/status has no %s", pid, name)
+	return 0, fmt.Errorf("%s has no %s", file, name)
 }

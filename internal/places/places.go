@@ -1,5 +1,5 @@
-// Package places generates locations for benchmarks: uniformly at random, or clustered as people are. The same seed
-// gives the same locations. It knows nothing of notes.
+// Package places generates what benchmarks leave: locations, uniformly at random or clustered as people are, and texts.
+// The same seed gives the same ones. It knows nothing of notes.
 package places
 
 import (

@@ -91,6 +91,26 @@ func TestGeneratorFollowsSeed(t *testing.T) {
 	}
 }
 
+func TestGeneratorTextsDiffer(t *testing.T) {
+	t.Parallel()
+	generator := places.Generator{Seed: 1}
+	texts := make(map[string]bool)
+	for number := range int64(1000) {
+		text := generator.Text(number, 29)
+		if len(text) != 29 || text != generator.Text(number, 29) {
+			t.Fatalf("number %d has the texts %q and %q, want one of 29 bytes", number, text, generator.Text(number, 29))
+		}
+		texts[text] = true
+	}
+	// Two of a thousand windows of the corpus may be the same one.
+	if len(texts) < 980 {
+		t.Errorf("1000 numbers have %d texts", len(texts))
+	}
+	if text := generator.Text(1, 1<<20); len(text) != 64<<10 {
+		t.Errorf("the longest text has %d bytes", len(text))
+	}
+}
+
 func BenchmarkGenerator(b *testing.B) {
 	for _, clustered := range []bool{false, true} {
 		generator := places.Generator{Clustered: clustered}

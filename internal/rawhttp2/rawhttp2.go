@@ -43,10 +43,15 @@ func DialFrom(from, address string, settings ...http2.Setting) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return New(conn, settings...)
+}
+
+// New is [Dial] on a connection, which it closes if it fails.
+func New(conn net.Conn, settings ...http2.Setting) (*Conn, error) {
 	raw := &Conn{Conn: conn, Framer: http2.NewFramer(conn, conn)}
 	raw.AllowIllegalWrites = true
 	raw.encoder = hpack.NewEncoder(&raw.headers)
-	_, err = io.WriteString(conn, http2.ClientPreface)
+	_, err := io.WriteString(conn, http2.ClientPreface)
 	if err := errors.Join(err, conn.SetDeadline(time.Now().Add(timeout)), raw.WriteSettings(settings...), raw.WriteSettingsAck()); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

@@ -3,10 +3,12 @@ package redistest
 
 import (
 	"context"
-	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,14 +129,73 @@ func (n *Node) ready(t *testing.T) bool {
 		(strings.Contains(replication, "state=online") || strings.Contains(replication, "master_link_status:up"))
 }
 
-func freePort(t *testing.T) string {
+// MoveSlot moves a slot of a cluster from its master to another one, a few keys at a time. It moves some keys first, and
+// then calls midway, if that is not nil, with the other master.
+func MoveSlot(t *testing.T, nodes []*Node, slot string, first []string, midway func(to *Node)) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var from, to *Node
+	for _, node := range nodes {
+		switch owner := strings.HasPrefix(node.CLI(t, "CLUSTER", "COUNTKEYSINSLOT", slot), "0"); {
+		case !node.IsMaster(t):
+		case owner:
+			to = node
+		default:
+			from = node
+		}
+	}
+	if from == nil || to == nil {
+		t.Fatalf("slot %s has no keys", slot)
+	}
+	fromID, toID := from.CLI(t, "CLUSTER", "MYID"), to.CLI(t, "CLUSTER", "MYID")
+	to.CLI(t, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromID)
+	from.CLI(t, "CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
+	host, port, err := net.SplitHostPort(to.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
+	if midway != nil {
+		from.CLI(t, append([]string{"MIGRATE", host, port, "", "0", "5000", "KEYS"}, first...)...)
+		midway(to)
+	}
+	// Keys are binary, which redis-cli does not print and read alike: a script moves them.
+	const migrate = `local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ARGV[1], 5)
+if #keys > 0 then redis.call('MIGRATE', ARGV[2], ARGV[3], '', 0, 5000, 'KEYS', unpack(keys)) end
+return #keys`
+	for from.CLI(t, "EVAL", migrate, "0", slot, host, port) != "0" {
+	}
+	for _, node := range []*Node{to, from} {
+		node.CLI(t, "CLUSTER", "SETSLOT", slot, "NODE", toID)
+	}
+}
+
+// Ports are from below those that Linux gives to outgoing connections, which could take a free one before a node does.
+const (
+	firstPort = 20_000
+	portCount = 12_000
+)
+
+// taken are the ports that freePort has returned.
+var taken sync.Map
+
+// freePort returns a port that is free, and that it has not returned before.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range portCount {
+		port := strconv.Itoa(firstPort + rand.IntN(portCount))
+		if _, again := taken.LoadOrStore(port, true); again {
+			continue
+		}
+		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			continue // Another program has it.
+		}
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	t.Fatalf("no port from %d to %d is free", firstPort, firstPort+portCount-1)
+	return ""
 }
 
 // Running returns whether the node is running.

@@ -1,12 +1,8 @@
 package wire
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"testing"
-
-	"golang.org/x/net/http2"
 )
 
 // discarded is a response that drops its body.
@@ -29,31 +25,5 @@ func BenchmarkEnvelopesWriteDirect(b *testing.B) {
 	}
 	if err := envelopes.Flush(); err != nil {
 		b.Fatal(err)
-	}
-}
-
-// BenchmarkIncoming reads one DATA frame with a note per operation. 16 streams take turns.
-func BenchmarkIncoming(b *testing.B) {
-	var sent bytes.Buffer
-	sent.WriteString(preface)
-	framer := http2.NewFramer(&sent, nil)
-	if err := framer.WriteSettings(); err != nil {
-		b.Fatal(err)
-	}
-	for i := range b.N {
-		if err := framer.WriteData(uint32(2*(i%16)+1), false, make([]byte, 50)); err != nil {
-			b.Fatal(err)
-		}
-	}
-	in := newIncoming(&sent, nil, nil)
-	buffer := make([]byte, 16<<10)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for {
-		if _, err := in.Read(buffer); err == io.EOF { //nolint:errorlint // bytes.Buffer returns io.EOF unwrapped.
-			return
-		} else if err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -1,76 +1,92 @@
 package wire
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"io"
 	"time"
 )
 
-const (
-	// smallBodyBuffer is the read buffer of a quiet request, in bytes.
-	smallBodyBuffer = 128
-	// largeBodyBuffer is the read buffer of a busy request, in bytes.
-	largeBodyBuffer = 8 << 10
-)
+// maxEnvelope is the largest envelope, in bytes, that [Envelopes.Receive] returns, with its prefix.
+const maxEnvelope = prefixSize + 4<<10
 
-var bodyBuffers = newPool(largeBodyBuffer)
+// peeker is a buffered reader, as package h2's request bodies and [bufio.Reader] are.
+type peeker interface {
+	io.Reader
+	// Peek blocks until n bytes are buffered, and returns them. They are valid until the next Peek or Read.
+	Peek(n int) ([]byte, error)
+	// Discard reads n bytes. It leaves bytes that are buffered in place.
+	Discard(n int) (int, error)
+	// Buffered returns the number of bytes that Peek returns without blocking.
+	Buffered() int
+}
 
-// body is a buffered request body. Each read from net/http notifies the connection's goroutine, and Connect
-// reads twice for each message: the buffer saves most of these reads. Read is called by one goroutine at a time,
-// and Close concurrently with it.
+// body is a request body. Read is called by one goroutine at a time, and Close concurrently with it.
 type body struct {
-	buffered
-
-	inner  io.ReadCloser
-	stream *Stream // source of read errors
-	onEOF  func()  // called at the end of the request; may be nil
-	small  [smallBodyBuffer]byte
-}
-
-func newBody(inner io.ReadCloser) *body {
-	body := &body{buffered: buffered{pool: bodyBuffers}, inner: inner}
-	body.from = innerBody{body}
-	body.buffered.small = body.small[:]
-	return body
-}
-
-// innerBody reads net/http's body, replaces its errors by the cause of an expired deadline, and reports EOF.
-type innerBody struct{ body *body }
-
-func (i innerBody) Read(p []byte) (int, error) {
-	n, err := i.body.inner.Read(p)
-	switch {
-	case err == nil:
-	case !errors.Is(err, io.EOF):
-		err = i.body.stream.readError(err)
-	case i.body.onEOF != nil:
-		i.body.onEOF()
-		i.body.onEOF = nil
-	}
-	return n, err
+	inner     io.ReadCloser
+	envelopes peeker  // inner, or a buffer in front of it; nil until it is needed
+	stream    *Stream // source of read errors
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if len(b.unread()) == 0 {
-		if len(p) >= len(b.buffer()) {
-			return b.from.Read(p)
-		}
-		if err := b.fill(1); err != nil {
-			return 0, err
-		}
+	from := io.Reader(b.inner)
+	if b.envelopes != nil {
+		from = b.envelopes
 	}
-	return copy(p, b.take(min(len(p), len(b.unread())))), nil
+	n, err := from.Read(p)
+	return n, b.readError(err)
 }
 
 func (b *body) Close() error {
 	return b.inner.Close()
 }
 
-// prefix returns the flags and the length in bytes of the next envelope. The caller has buffered at least
-// prefixSize bytes.
-func (b *body) prefix() (flags byte, length int) {
-	return b.unread()[0], int(binary.BigEndian.Uint32(b.unread()[1:]))
+// peek returns the next n bytes of the request.
+func (b *body) peek(n int) ([]byte, error) {
+	if b.envelopes == nil {
+		b.buffer()
+	}
+	peeked, err := b.envelopes.Peek(n)
+	if err != nil {
+		return nil, b.readError(err)
+	}
+	return peeked, nil
+}
+
+// buffer puts a buffer in front of a body that has none. It is not inlined into the stack of streams that wait.
+//
+//go:noinline
+func (b *body) buffer() {
+	b.envelopes = bufio.NewReaderSize(b.inner, 2*maxEnvelope)
+}
+
+// readError replaces the error of a read by the cause of an expired deadline, and reports EOF.
+func (b *body) readError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF):
+		b.stream.endRequest()
+		return err
+	default:
+		return b.stream.readError(err)
+	}
+}
+
+// prefix waits for the prefix of the next envelope. It returns the flags, and the length of the message in bytes.
+func (b *body) prefix() (flags byte, length int, err error) {
+	if b.envelopes == nil || b.envelopes.Buffered() < prefixSize {
+		if _, err := b.peek(1); err != nil {
+			return 0, 0, err
+		}
+		b.stream.startMessageTimeout(0)
+	}
+	prefix, err := b.peek(prefixSize)
+	if err != nil {
+		return 0, 0, err
+	}
+	return prefix[0], int(binary.BigEndian.Uint32(prefix[1:])), nil
 }
 
 // messageTimeout is the longest time a message may take to arrive.
@@ -92,17 +108,17 @@ func (s *Stream) SetMessageTimeout(timeout time.Duration, cause error) {
 // returns false if there is no next envelope. It is for streams: unary requests in Connect's own protocol have
 // no envelopes.
 func (s *Stream) BeginMessage() (length int, ok bool) {
-	if s.body.fill(prefixSize) != nil {
+	_, length, err := s.body.prefix()
+	if err != nil {
 		return 0, false
 	}
-	_, length = s.body.prefix()
 	s.startMessageTimeout(length)
 	return length, true
 }
 
 // startMessageTimeout sets the message deadline, unless the next message has arrived in full.
 func (s *Stream) startMessageTimeout(length int) {
-	if s.messageTimeout.timeout > 0 && !s.timingMessage && len(s.body.unread()) < prefixSize+length {
+	if s.messageTimeout.timeout > 0 && !s.timingMessage && s.body.envelopes.Buffered() < prefixSize+length {
 		// It fails if the connection does not support read deadlines; then there are no timeouts.
 		_ = s.setArrival(readDeadline{time.Now().Add(s.messageTimeout.timeout), s.messageTimeout.cause})
 		s.timingMessage = true
@@ -127,21 +143,26 @@ func (s *Stream) EndMessage() {
 // 4 KiB, the end-of-stream envelope of a protocol, the end of the request, or an error. Nothing is lost: Connect
 // reads from the start of the envelope.
 func (e *Envelopes) Receive() ([]byte, bool) {
-	body := e.stream.body
-	if body.fill(prefixSize) != nil {
-		return nil, false
-	}
-	flags, length := body.prefix()
-	if flags != 0 || length > largeBodyBuffer/2 {
-		return nil, false
+	body := &e.stream.body
+	flags, length, err := body.prefix()
+	if err != nil || flags != 0 || prefixSize+length > maxEnvelope {
+		return nil, false // Connect gets the error.
 	}
 	size := prefixSize + length
-	if len(body.unread()) < size {
+	if body.envelopes.Buffered() < size {
 		e.stream.startMessageTimeout(length)
-		if body.fill(size) != nil {
-			return nil, false // Connect gets the error.
+		if _, err := body.peek(size); err != nil {
+			return nil, false
 		}
-		e.stream.EndMessage()
 	}
-	return body.take(size)[prefixSize:], true
+	e.stream.EndMessage()
+	envelope, _ := body.envelopes.Peek(size) // It is buffered.
+	_, _ = body.envelopes.Discard(size)
+	return envelope[prefixSize:], true
+}
+
+// Buffered returns whether a part of another message has arrived.
+func (e *Envelopes) Buffered() bool {
+	body := &e.stream.body
+	return body.envelopes != nil && body.envelopes.Buffered() > 0
 }

@@ -47,15 +47,31 @@ func (e *Envelopes) Write(message []byte) error {
 	if e.buffer == nil {
 		e.buffer, _ = writeBuffers.Get().(*[]byte)
 	}
-	if len(*e.buffer) > 0 && len(*e.buffer)+prefixSize+len(message) > writeBufferBytes {
+	buffer := *e.buffer
+	if len(buffer) > 0 && len(buffer)+prefixSize+len(message) > writeBufferBytes {
 		if err := e.writeBuffer(); err != nil {
 			return err
 		}
+		buffer = *e.buffer
 	}
-	length := uint32(len(message))
-	prefix := [prefixSize]byte{1: byte(length >> 24), 2: byte(length >> 16), 3: byte(length >> 8), 4: byte(length)}
-	*e.buffer = append(append(*e.buffer, prefix[:]...), message...)
+	*e.buffer = AppendEnvelope(buffer, message)
 	return nil
+}
+
+// TryWrite writes an encoded message to the client without blocking. It returns false, and writes nothing, in the cases of
+// [Batch.TryWrite], and if messages are buffered or this one does not fit into the buffer.
+func (e *Envelopes) TryWrite(message []byte) bool {
+	queuer, ok := e.stream.response.(queuer)
+	if !ok || e.buffer != nil || prefixSize+len(message) > writeBufferBytes {
+		return false
+	}
+	buffer, _ := writeBuffers.Get().(*[]byte)
+	flush, ok := queuer.TryWrite(AppendEnvelope((*buffer)[:0], message))
+	writeBuffers.Put(buffer)
+	if flush != nil {
+		flush()
+	}
+	return ok
 }
 
 // Flush writes the buffered envelopes to the client.
@@ -71,12 +87,12 @@ func (e *Envelopes) Flush() error {
 	if err != nil {
 		return err
 	}
-	return e.stream.controller.Flush()
+	return e.stream.flush()
 }
 
 // writeBuffer writes the buffer and empties it, whether or not the write succeeds.
 func (e *Envelopes) writeBuffer() error {
-	_, err := e.stream.response.Write(*e.buffer)
+	_, err := e.stream.write(*e.buffer)
 	*e.buffer = (*e.buffer)[:0]
 	return err
 }

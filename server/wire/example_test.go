@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"example.com/routeguide/server/h2"
 	"example.com/routeguide/server/wire"
 )
 
@@ -54,7 +55,7 @@ func countdown(ctx context.Context, stream *connect.BidiStream[wrapperspb.UInt32
 	}
 }
 
-// Envelopes work for any Connect service: put wire's handler around the mux, and wire's listener below the server.
+// Envelopes work for any Connect service: put wire's handler around the mux.
 func Example() {
 	mux := http.NewServeMux()
 	mux.Handle("/example.Countdown/Count", connect.NewBidiStreamHandler("/example.Countdown/Count", countdown))
@@ -62,12 +63,12 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: wire.NewHandler(mux), Protocols: &protocols}
-	go server.Serve(wire.NewListener(listener, 0))
+	server := &h2.Server{Handler: wire.NewHandler(mux)}
+	go server.Serve(listener)
 	defer server.Close()
 
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: &protocols}
 	defer transport.CloseIdleConnections()
 	client := connect.NewClient[wrapperspb.UInt32Value, wrapperspb.UInt32Value](

@@ -97,6 +97,31 @@ func TestStreamAtEndReportsFailedFlush(t *testing.T) {
 	}
 }
 
+// After the end of the request there is nothing to stop. On HTTP/1.1 net/http reads on by then, to see whether the client
+// goes, and an expired deadline would cancel the contexts of all later requests on the connection.
+func TestStreamSetsNoReadDeadlineAfterRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		response := &deadlineRecorder{ResponseRecorder: httptest.NewRecorder()}
+		wire.NewHandler(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+			stream, _ := wire.FromContext(request.Context())
+			if err := errors.Join(stream.SetRequestDeadline(time.Now().Add(time.Second), errCause), stream.StopReadingAt(time.Now().Add(time.Minute), errCause)); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.Copy(io.Discard, request.Body); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Hour)
+			if err := stream.StopReading(errCause); err != nil {
+				t.Error(err)
+			}
+			if len(response.set) > 0 {
+				t.Errorf("deadlines set after the end of the request: %v", response.set)
+			}
+		})).ServeHTTP(response, newRequest(2))
+	})
+}
+
 // After StopReading, reads fail with its cause, and writes succeed.
 func TestStreamStopReadingLeavesWritingOpen(t *testing.T) {
 	t.Parallel()

@@ -1,10 +1,9 @@
 // Package wire gives Connect handlers access to the HTTP stream below them. Connect shows a handler a stream of
-// messages and hides the HTTP request; [NewHandler] puts the request's [Stream] into the context. With it a
-// handler writes envelopes of encoded messages in batches, sets read deadlines for messages and requests, stops
-// reading with a cause while writing goes on, and resets the stream. [NewListener] coalesces the reads and
-// writes of a connection, and gives each HTTP/2 stream a flow-control window of its own.
+// messages and hides the HTTP request; [Streams] put the request's [Stream] into the context. With it a
+// handler reads and writes envelopes of encoded messages, in batches, sets read deadlines for messages and requests, stops
+// reading with a cause while writing goes on, and resets the stream. A watchdog resets the streams of slow consumers.
 //
-// The package works for any Connect service, and does not know the messages.
+// The package works for any Connect service and on any HTTP server, and does not know the messages. It is fastest on package h2.
 package wire
 
 import (
@@ -13,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,46 +20,56 @@ type streamKey struct{}
 
 // A Stream is one HTTP request and its response.
 type Stream struct {
+	streams        *Streams
 	ctx            context.Context //nolint:containedctx // A Stream lives as long as its request.
 	response       http.ResponseWriter
 	controller     *http.ResponseController
-	body           *body
+	body           body
 	binary         bool // content type of binary Protobuf envelopes
 	isHTTP1        bool
 	messageTimeout messageTimeout
 	timingMessage  bool        // a message deadline is set; used by the reader only
+	unflushed      bool        // the HTTP server may have buffered a part of the response; used by the writer only
 	onEnd          func(error) // callback of AtEnd; may be nil
 
-	mu      sync.Mutex   // guards the fields below
-	stop    readDeadline // deadline for all reading
-	arrival readDeadline // deadline for the message or request in flight
-	timer   *time.Timer  // fires at the earlier deadline
-	cause   error        // cause of the deadline that expired first
-	done    bool         // the HTTP handler has returned
+	// progress counts the beginnings and ends of writes: it is odd while one is in flight. The watchdog owns its last sample, and the
+	// number of samples since then that were the same.
+	progress  atomic.Uint64
+	sampled   uint64
+	unchanged int
+
+	mu         sync.Mutex   // guards the fields below
+	stop       readDeadline // deadline for all reading
+	arrival    readDeadline // deadline for the message or request in flight
+	timer      *time.Timer  // fires at the earlier deadline
+	cause      error        // cause of the deadline that expired first
+	resetCause error        // cause of the first reset
+	received   bool         // the handler has read the request to its end
+	done       bool         // the HTTP handler has returned
 }
 
-// NewHandler returns a handler that calls next with a context in which [FromContext] finds the
-// request's stream.
-func NewHandler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		stream := &Stream{
-			ctx:        request.Context(),
-			response:   response,
-			controller: http.NewResponseController(response),
-			body:       newBody(request.Body),
-			binary:     isBinary(request.Header.Get("Content-Type")),
-			isHTTP1:    request.ProtoMajor == 1,
-		}
-		request = request.WithContext(context.WithValue(request.Context(), streamKey{}, stream))
-		request.Body = stream.body
-		stream.body.stream = stream
-		defer stream.end()
-		next.ServeHTTP(response, request)
-	})
+// newStream returns the stream of a request, and the request for the handler, in whose context it is.
+func newStream(streams *Streams, response http.ResponseWriter, request *http.Request) (*Stream, *http.Request) {
+	stream := &Stream{
+		streams:    streams,
+		ctx:        request.Context(),
+		response:   response,
+		controller: http.NewResponseController(response),
+		binary:     isBinary(request.Header.Get("Content-Type")),
+		isHTTP1:    request.ProtoMajor == 1,
+	}
+	stream.body = body{inner: request.Body, stream: stream}
+	stream.body.envelopes, _ = request.Body.(peeker)
+	if stream.isHTTP1 {
+		_ = stream.controller.SetWriteDeadline(time.Time{}) // That of the connection's last request.
+	}
+	request = request.WithContext(context.WithValue(request.Context(), streamKey{}, stream))
+	request.Body = &stream.body
+	return stream, request
 }
 
 // FromContext returns the stream of the request that ctx belongs to. It returns false if the request did not
-// come through [NewHandler].
+// come through [Streams].
 func FromContext(ctx context.Context) (*Stream, bool) {
 	stream, ok := ctx.Value(streamKey{}).(*Stream)
 	return stream, ok
@@ -99,7 +109,6 @@ func (s *Stream) StopReadingAt(deadline time.Time, cause error) error {
 // SetRequestDeadline is [Stream.StopReadingAt] for the whole request: the deadline is lifted once the request
 // has arrived in full.
 func (s *Stream) SetRequestDeadline(deadline time.Time, cause error) error {
-	s.body.onEOF = func() { _ = s.setArrival(readDeadline{}) }
 	return s.setArrival(readDeadline{deadline, cause})
 }
 
@@ -124,13 +133,15 @@ func (d readDeadline) isZero() bool { return d.time.IsZero() }
 // caller holds s.mu.
 //
 // net/http gets a deadline only after it has expired. Its own timer for a future deadline outlives a reset of
-// the stream, and would keep the stream and its received data in memory until then.
+// the stream, and would keep the stream and its received data in memory until then. It gets none after the end of
+// the request: on HTTP/1.1 it watches the connection by then, and an expired deadline would cancel the contexts of
+// all later requests on it.
 func (s *Stream) applyDeadlines() error {
 	first := s.stop
 	if first.isZero() || !s.arrival.isZero() && s.arrival.time.Before(first.time) {
 		first = s.arrival
 	}
-	if s.done || s.cause != nil {
+	if s.done || s.received || s.cause != nil {
 		return nil //nolint:nilerr // The cause is for the reader; nothing is left to do here.
 	}
 	wait := time.Until(first.time)
@@ -159,6 +170,16 @@ func (s *Stream) readError(err error) error {
 		return s.cause
 	}
 	return err
+}
+
+// endRequest lifts all deadlines: the handler has read the request to its end.
+func (s *Stream) endRequest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 }
 
 // past is a deadline that has expired.
@@ -196,7 +217,7 @@ func (s *Stream) AtEnd(report func(gone error)) {
 // flushResponse writes the part of the response that net/http has buffered. It returns the error that AtEnd
 // reports.
 func (s *Stream) flushResponse() error {
-	if err := s.controller.Flush(); err != nil {
+	if err := s.flush(); err != nil {
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	return s.Gone()
@@ -204,9 +225,6 @@ func (s *Stream) flushResponse() error {
 
 // end runs when the HTTP handler has returned.
 func (s *Stream) end() {
-	if s.onEnd != nil {
-		s.onEnd(s.flushResponse())
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.done = true
@@ -223,11 +241,19 @@ var errReset = errors.New("stream reset by the server")
 // Reset resets the stream: blocked and later writes return an error. With HTTP/1.1 it ends the connection. The
 // rules for calls of [Stream.StopReading] apply.
 func (s *Stream) Reset() error {
-	err := s.StopReading(errReset)
+	return s.reset(errReset)
+}
+
+// reset is Reset with the error of writes.
+func (s *Stream) reset(cause error) error {
+	err := s.StopReading(cause)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.done {
 		return err
+	}
+	if s.resetCause == nil {
+		s.resetCause = cause
 	}
 	return errors.Join(err, s.controller.SetWriteDeadline(past))
 }

@@ -88,6 +88,17 @@ type RouteGuideClient interface {
 	// and may half-close at any time. The server stores and answers all notes received before, and
 	// ends the stream with OK.
 	//
+	// A chat that follows. With the request header "routeguide-follow: true" (metadata, in gRPC) the chat also
+	// receives the notes that others leave; the response header repeats it. The chat follows each location from its
+	// own first note there on: it is sent every note of that log once, in order. First comes the reply to its
+	// own first note, as above; then every later note, its own and those of others, as it is stored. So the reply to a later note of its
+	// own brings only what is new. Half-close does not end such a chat, unless it follows nothing: it goes on
+	// receiving until the client cancels the call, its deadline passes, the chat reaches the server's maximum age,
+	// or the server shuts down. A client that reads to the end of the stream therefore sets a deadline. A chat may follow
+	// 1,000 locations. Errors: INVALID_ARGUMENT for another value than "true" or "false";
+	// RESOURCE_EXHAUSTED for a note at one location too many; ABORTED if notes were dropped by retention before the chat
+	// was sent them. FollowNotes of routeguide.v1.NoteService follows without leaving notes, and survives broken connections.
+	//
 	// Errors, each sent after all notes before the failed one were stored and answered:
 	// INVALID_ARGUMENT for a note that violates a rule of RouteNote; UNAVAILABLE if the note was
 	// not stored; UNKNOWN if the note may have been stored; RESOURCE_EXHAUSTED if there is no room
@@ -209,6 +220,17 @@ type RouteGuideHandler interface {
 	// The two directions are independent: a client may send all its notes before it reads a reply,
 	// and may half-close at any time. The server stores and answers all notes received before, and
 	// ends the stream with OK.
+	//
+	// A chat that follows. With the request header "routeguide-follow: true" (metadata, in gRPC) the chat also
+	// receives the notes that others leave; the response header repeats it. The chat follows each location from its
+	// own first note there on: it is sent every note of that log once, in order. First comes the reply to its
+	// own first note, as above; then every later note, its own and those of others, as it is stored. So the reply to a later note of its
+	// own brings only what is new. Half-close does not end such a chat, unless it follows nothing: it goes on
+	// receiving until the client cancels the call, its deadline passes, the chat reaches the server's maximum age,
+	// or the server shuts down. A client that reads to the end of the stream therefore sets a deadline. A chat may follow
+	// 1,000 locations. Errors: INVALID_ARGUMENT for another value than "true" or "false";
+	// RESOURCE_EXHAUSTED for a note at one location too many; ABORTED if notes were dropped by retention before the chat
+	// was sent them. FollowNotes of routeguide.v1.NoteService follows without leaving notes, and survives broken connections.
 	//
 	// Errors, each sent after all notes before the failed one were stored and answered:
 	// INVALID_ARGUMENT for a note that violates a rule of RouteNote; UNAVAILABLE if the note was

@@ -3,64 +3,34 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"text/tabwriter"
 	"time"
 
 	"example.com/routeguide/internal/measure"
 	"example.com/routeguide/internal/process"
 )
 
-const latencyName = "latency at a fixed rate"
+var latency = []figure{{"p50, ms", "%.3f"}, {"p99, ms", "%.3f"}}
 
-// latency measures the latency of replies at half of the maximum rate of the reference. The load generator is `client
-// load`, in an open loop: latency counts from the due time of a note.
-func latency(contestants []*contestant, options *options, folder string) error {
-	client, err := process.Build("../..", "example.com/routeguide/client", folder)
-	if err != nil {
-		return err
-	}
-	p50s := make(map[*contestant][]float64)
-	p99s := make(map[*contestant][]float64)
-	var maxRates []float64
-	for range options.rounds {
-		result, err := contestants[0].load(client, 0, options.length)
-		if err != nil {
-			return err
-		}
-		maxRates = append(maxRates, result.NotesPerSecond)
-	}
-	rate := measure.Median(maxRates) / 2
-	for range options.rounds {
-		for _, contestant := range contestants {
-			if !contestant.isRouteGuide() {
-				continue
-			}
-			result, err := contestant.load(client, rate, 2*options.length)
-			if err != nil {
-				return fmt.Errorf("%s: %w", contestant.name, err)
-			}
-			p50s[contestant] = append(p50s[contestant], result.Latency.P50)
-			p99s[contestant] = append(p99s[contestant], result.Latency.P99)
-		}
-	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "one at a time, 32 chats on 2 connections, open loop at %.0f notes/s, half of grpc-go's maximum; %d interleaved rounds of %v\n", rate, options.rounds, 2*options.length)
-	fmt.Fprintln(table, "server\tp50, ms\tratio\tp99, ms\tratio")
-	for _, contestant := range contestants {
-		if contestant.isRouteGuide() {
-			fmt.Fprintf(table, "%s\t%.3f\t%s\t%.3f\t%s\n", contestant.name,
-				measure.Median(p50s[contestant]), measure.Ratios(p50s[contestant], p50s[contestants[0]]),
-				measure.Median(p99s[contestant]), measure.Ratios(p99s[contestant], p99s[contestants[0]]))
-		}
-	}
-	return table.Flush()
+// latencyRound measures a fresh server under `client load`, in an open loop.
+func latencyRound(c *contestant, mode mode, options *options) ([]float64, error) {
+	result, err := c.load(mode, options.rate, 2*options.length, options)
+	return []float64{result.Latency.P50, result.Latency.P99}, err
 }
 
-// isRouteGuide returns whether the server is a RouteGuide server, not an echo.
-func (c *contestant) isRouteGuide() bool {
-	return c.stock || c.ours
+// setRate sets the rate of an open loop: half of what a server reaches in a closed loop.
+func setRate(c *contestant, mode mode, options *options) error {
+	var reached []float64
+	for range options.rounds {
+		result, err := c.load(mode, 0, options.length, options)
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", mode.name, c.name, err)
+		}
+		reached = append(reached, result.NotesPerSecond)
+	}
+	options.rate = measure.Median(reached) / 2
+	return nil
 }
 
 // loadResult has the used fields of `client load --json`.
@@ -73,16 +43,26 @@ type loadResult struct {
 }
 
 // load runs `client load` against a fresh server. Rate is in notes per second; 0 is a closed loop.
-func (c *contestant) load(client string, rate float64, length time.Duration) (result loadResult, err error) {
+func (c *contestant) load(mode mode, rate float64, length time.Duration, options *options) (result loadResult, err error) {
 	server, address, err := c.start()
 	if err != nil {
 		return result, err
 	}
-	defer server.Kill()
-	printed, err := process.Run(context.Background(), client, "load", "--addr", "http://"+address, "--mode", "one-at-a-time",
-		"--connections", "2", "--chats", "32", "--note-bytes", fmt.Sprint(len(text)), "--rate", fmt.Sprint(rate), "--duration", fmt.Sprint(length), "--json")
+	defer func() { err = errors.Join(err, c.end(server)) }()
+	printed, err := runLoad(options, address, "--mode", "one-at-a-time", "--json", "--connections", fmt.Sprint(mode.connections),
+		"--chats", fmt.Sprint(mode.chats), "--rate", fmt.Sprint(rate), "--duration", fmt.Sprint(length))
 	if err != nil {
 		return result, err
 	}
 	return result, json.Unmarshal([]byte(printed), &result)
+}
+
+// runLoad runs `client load` against an address, and returns what it printed.
+func runLoad(options *options, address string, args ...string) (printed string, err error) {
+	target := []string{"--addr", "http://" + address}
+	if options.tls {
+		target = []string{"--addr", "https://" + address, "--ca", options.certificate}
+	}
+	command := append([]string{"load", "--seed", fmt.Sprint(options.seed), "--note-bytes", fmt.Sprint(textBytes)}, target...)
+	return process.Run(context.Background(), options.client, append(command, args...)...)
 }

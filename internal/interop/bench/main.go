@@ -1,20 +1,17 @@
-// Command bench compares our server with grpc-go's RouteGuide server, under the load of grpc-go's client, and with a
-// bare net/http echo as the lower bound. The servers are processes. Their rounds are interleaved, so that noise of the
-// machine affects all of them.
+// Command bench compares our server with grpc-go's RouteGuide server, under the load of grpc-go's client, bare handlers on
+// our HTTP server with those on net/http and grpc-go, and live notes with Centrifugo. The servers are processes. Their rounds
+// alternate, so that noise of the machine affects all of them.
 package main
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
-	"example.com/routeguide/internal/measure"
+	"example.com/routeguide/internal/certtest"
 	"example.com/routeguide/internal/process"
 )
 
@@ -23,6 +20,11 @@ func main() {
 	flag.IntVar(&options.rounds, "rounds", 15, "number of rounds of each server and mode")
 	flag.DurationVar(&options.length, "round", 500*time.Millisecond, "length of a round")
 	flag.StringVar(&options.only, "only", "", "measure only modes whose names contain this")
+	flag.BoolVar(&options.tls, "tls", false, "serve TLS, with a certificate made for the run")
+	flag.StringVar(&options.serverArgs, "server-args", "", "further arguments of our server, separated by spaces")
+	flag.StringVar(&options.against, "against", "", "compare with another build of our server, too: path and further arguments, separated by spaces")
+	flag.Uint64Var(&options.seed, "seed", 1, "seed of the locations and texts, which are random; each round has further ones")
+	flag.IntVar(&options.grow, "grow", 1_000_000, "number of notes that our store on the disk gets before the first round")
 	flag.BoolVar(&options.variants, "variants", false, "compare our server with itself, built with PGO, and with other GOGC settings")
 	flag.StringVar(&options.profiles, "profiles", "", "write a CPU profile of our server in each mode to this folder, instead of measuring")
 	flag.Parse()
@@ -33,217 +35,126 @@ func main() {
 }
 
 type options struct {
-	rounds   int
-	length   time.Duration
-	only     string
-	variants bool
-	profiles string
+	rounds     int
+	length     time.Duration
+	only       string
+	tls        bool
+	serverArgs string
+	against    string
+	seed       uint64
+	grow       int
+	variants   bool
+	profiles   string
+
+	// certificate and key are paths of the PEM files for TLS, which are empty in cleartext.
+	certificate, key string
+	client           string  // path of our client
+	rate             float64 // notes per second in an open loop
 }
 
-// contestant is a server under test.
-type contestant struct {
+// tlsArgs returns the arguments with which all servers but grpc-go's RouteGuide server serve TLS.
+func (o *options) tlsArgs() []string {
+	if !o.tls {
+		return nil
+	}
+	return []string{"--tls-cert", o.certificate, "--tls-key", o.key}
+}
+
+// mode is a pattern of traffic, and how it is measured.
+type mode struct {
 	name    string
-	dir     string // a folder in the module of pkg
-	pkg     string
-	flags   []string // of go build
-	args    []string
-	env     []string
-	modes   func(mode) bool // whether to measure a mode
-	stock   bool            // grpc-go's server, which does not support port 0
-	ours    bool
-	program string // path of the binary
+	figures []figure // what a round measures
+	// round measures a server once.
+	round              func(*contestant, mode, *options) ([]float64, error)
+	rounds             int // 0 is options.rounds
+	chats, connections int
+	ahead              int  // notes in flight on each chat of a throughput mode
+	history            int  // notes at each location before the measurement
+	durable            bool // measure the store on disk, too
+	echo               bool // measure the echo servers, too
+	openLoop           bool // send notes at options.rate
+	broadcast          bool // measure the broadcast servers, and no others
+
+	// Of the modes of live notes, which are measured in cleartext only:
+	live      bool
+	peer      bool    // measure Centrifugo, too
+	followers int     // on connections
+	rate      float64 // of notes, in notes per second
+	notes     int     // in a round
+	text      int     // bytes of a note's text; 0 is textBytes
 }
 
-const (
-	stockServer = "google.golang.org/grpc/examples/route_guide/server"
-	ourServer   = "example.com/routeguide/server"
-	floor       = "example.com/routeguide/internal/interop/floor"
-)
+// figure is something that is measured, and the format of its values.
+type figure struct{ name, format string }
 
-func allModes(mode) bool { return true }
-
-// allContestants returns the servers under test. The first one is the reference.
-func allContestants(folder string) []*contestant {
-	echo := func(m mode) bool { return m.echo }
-	return []*contestant{
-		{name: "grpc-go", dir: ".", pkg: stockServer, stock: true, modes: allModes},
-		{name: "ours, memory", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true},
-		{
-			name: "ours, pebble", dir: "../..", pkg: ourServer, ours: true,
-			args:  []string{"--store", "pebble:" + filepath.Join(folder, "notes"), "--listen", "127.0.0.1:0"},
-			modes: func(m mode) bool { return m.durable },
-		},
-		{name: "bare net/http echo", dir: ".", pkg: floor, modes: echo},
-		{name: "net/http echo on wire", dir: ".", pkg: floor, args: []string{"-wire"}, modes: echo},
-	}
+var modes = []mode{
+	{name: "one at a time, 32 chats on 2 connections", figures: throughput, round: throughputRound, chats: 32, connections: 2, ahead: 1, echo: true},
+	{name: "one at a time, 100 chats on 100 connections", figures: throughput, round: throughputRound, chats: 100, connections: 100, ahead: 1, echo: true},
+	{name: "written ahead, 32 chats on 2 connections", figures: throughput, round: throughputRound, chats: 32, connections: 2, ahead: 500, durable: true, echo: true},
+	{name: "replay of 300, 32 chats on 2 connections", figures: throughput, round: throughputRound, chats: 32, connections: 2, ahead: 1, history: 300},
+	{name: "latency at half of grpc-go's rate, 32 chats on 2 connections", figures: latency, round: latencyRound, chats: 32, connections: 2, durable: true, openLoop: true},
+	{name: "fan-out, one note to each of 1000 streams on 20 connections", figures: fanOut, round: fanOutRound, chats: 1000, connections: 20, broadcast: true},
+	{name: "silent chats, 10000 on 100 connections", figures: memory, round: silentRound, rounds: 3, chats: 10_000, connections: 100, echo: true},
+	{name: "silent chats, 10000 on 10000 connections", figures: memory, round: silentRound, rounds: 3, chats: 10_000, connections: 10_000},
+	{name: "live notes, 50/s to 1000 followers on 20 connections", figures: oneLocation, round: oneLocationRound, rounds: 5, live: true, peer: true, followers: 1000, connections: 20, rate: 50, notes: 300},
+	{name: "live notes, 5/s to 10000 followers on 20 connections", figures: oneLocation, round: oneLocationRound, rounds: 5, live: true, peer: true, followers: 10_000, connections: 20, rate: 5, notes: 40},
+	{name: "live notes, 10000 silent followers on 200 connections", figures: silentFollowers, round: silentFollowersRound, rounds: 3, live: true, peer: true, followers: 10_000, connections: 200},
+	{name: "live notes, 10000/s to 10000 rectangles on 20 connections", figures: rectangles, round: rectanglesRound, rounds: 5, live: true, followers: 10_000, connections: 20, rate: 10_000, notes: 40_000},
+	{name: "live notes, 64 MiB to 100 followers beside 1000 slow consumers", figures: slowConsumers, round: slowConsumersRound, rounds: 3, live: true, followers: 1000, connections: 20, rate: 128, notes: 4096, text: 16 << 10},
+	{name: "live notes, from one server to another by one Redis", figures: twoServers, round: twoServersRound, rounds: 5, live: true, followers: 1, connections: 1, rate: 50, notes: 200},
 }
 
-func memory() []string { return []string{"--store", "memory:", "--listen", "127.0.0.1:0"} }
-
-// variants returns our server as it is released, and with other build and runtime settings.
-func variants(folder string) ([]*contestant, error) {
-	plain := &contestant{name: "default", dir: "../..", pkg: ourServer, args: memory(), modes: allModes, ours: true}
-	if err := build([]*contestant{plain}, folder); err != nil {
-		return nil, err
-	}
-	merged := filepath.Join(folder, "merged.pprof")
-	if err := mergedProfile([]*contestant{plain}, folder, merged); err != nil {
-		return nil, err
-	}
-	return []*contestant{
-		plain,
-		{name: "PGO", dir: "../..", pkg: ourServer, flags: []string{"-pgo=" + merged}, args: memory(), modes: allModes},
-		{name: "GOGC=200", dir: "../..", pkg: ourServer, env: []string{"GOGC=200"}, args: memory(), modes: allModes},
-		{name: "GOGC=400", dir: "../..", pkg: ourServer, env: []string{"GOGC=400"}, args: memory(), modes: allModes},
-	}, nil
-}
-
-func build(contestants []*contestant, folder string) error {
-	for _, contestant := range contestants {
-		program, err := process.Build(contestant.dir, contestant.pkg, folder, contestant.flags...)
-		if err != nil {
-			return err
+// selected returns the modes that are measured.
+func (o *options) selected() (selected []mode) {
+	for _, mode := range modes {
+		if strings.Contains(mode.name, o.only) && (!mode.live || !o.tls) {
+			selected = append(selected, mode)
 		}
-		contestant.program = program
 	}
-	return nil
+	return selected
 }
 
-func run(options *options) error {
+func run(options *options) (err error) {
+	// As the server is released: with cgo, Pebble keeps its caches outside of Go's heap.
+	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
+		return err
+	}
 	folder, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	contestants := allContestants(folder)
-	if options.variants {
-		if contestants, err = variants(folder); err != nil {
+	if options.tls {
+		if options.certificate, options.key, err = certtest.WriteSelfSigned(folder); err != nil {
 			return err
 		}
 	}
+	contestants := allContestants(folder, options)
+	if options.variants {
+		if contestants, err = variants(folder, options); err != nil {
+			return err
+		}
+	}
+	contestants = slices.DeleteFunc(contestants, func(c *contestant) bool { return !slices.ContainsFunc(options.selected(), c.modes) })
 	if err := build(contestants, folder); err != nil {
 		return err
 	}
 	if options.profiles != "" {
-		return profile(contestants, options.profiles, 10*options.length, options.only)
+		return profile(contestants, options.profiles, 10*options.length, options)
 	}
-	if err := throughput(contestants, options); err != nil {
+	if options.client, err = process.Build("../..", "example.com/routeguide/client", folder); err != nil {
 		return err
 	}
-	if options.variants {
-		return nil
+	if err := grow(contestants, options); err != nil {
+		return err
 	}
-	if strings.Contains(latencyName, options.only) {
-		if err := latency(contestants, options, folder); err != nil {
-			return err
-		}
+	if len(options.selected()) == 0 {
+		return fmt.Errorf("no mode has %q in its name", options.only)
 	}
-	if strings.Contains(silentName, options.only) {
-		return silent(contestants)
-	}
-	return nil
-}
-
-// throughput prints the received notes per second in each mode, and the server's CPU time per note.
-func throughput(contestants []*contestant, options *options) error {
-	for _, mode := range modes {
-		if !strings.Contains(mode.name, options.only) {
-			continue
-		}
-		if err := interleaveRounds(mode, contestants, options); err != nil {
+	for _, mode := range options.selected() {
+		if err := compare(mode, contestants, options); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// interleaveRounds measures the servers in a mode, in alternating rounds.
-func interleaveRounds(mode mode, contestants []*contestant, options *options) error {
-	rates := make(map[*contestant][]float64)
-	costs := make(map[*contestant][]float64)
-	for range options.rounds {
-		for _, contestant := range contestants {
-			if !contestant.modes(mode) {
-				continue
-			}
-			rate, cost, err := contestant.round(mode, options.length)
-			if err != nil {
-				return fmt.Errorf("%s, %s: %w", mode.name, contestant.name, err)
-			}
-			rates[contestant] = append(rates[contestant], rate)
-			costs[contestant] = append(costs[contestant], cost)
-		}
-	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "%s; %d interleaved rounds of %v, with grpc-go's client; ratios against the first server: median (min, max)\n", mode.name, options.rounds, options.length)
-	fmt.Fprintln(table, "server\tnotes/s\tratio\tserver CPU, us per note\tratio")
-	reference := contestants[0]
-	for _, contestant := range contestants {
-		if len(rates[contestant]) > 0 {
-			fmt.Fprintf(table, "%s\t%.0f\t%s\t%.2f\t%s\n", contestant.name,
-				measure.Median(rates[contestant]), measure.Ratios(rates[contestant], rates[reference]),
-				measure.Median(costs[contestant]), measure.Ratios(costs[contestant], costs[reference]))
-		}
-	}
-	return table.Flush()
-}
-
-// start starts the server and waits until it listens.
-func (c *contestant) start() (server *process.Process, address string, err error) {
-	args := c.args
-	if c.stock {
-		port, err := freePort()
-		if err != nil {
-			return nil, "", err
-		}
-		args, address = []string{"-port", port}, "localhost:"+port
-	}
-	if server, err = process.StartWith(c.env, c.program, args...); err != nil {
-		return nil, "", err
-	}
-	if !c.stock {
-		match, err := server.Await(`listen=(\S+)`)
-		if err != nil {
-			return nil, "", errors.Join(err, server.Kill())
-		}
-		return server, match[1], nil
-	}
-	if err := awaitListening(address); err != nil {
-		return nil, "", errors.Join(err, server.Kill())
-	}
-	return server, address, nil
-}
-
-// round measures a fresh server: received notes per second, and the server's CPU time per note in microseconds.
-func (c *contestant) round(mode mode, length time.Duration) (rate, cost float64, err error) {
-	server, address, err := c.start()
-	if err != nil {
-		return 0, 0, err
-	}
-	defer server.Kill()
-	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
-	defer cancel()
-	load, err := newClients(ctx, address, mode)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer load.close()
-	if err := load.warmUp(ctx); err != nil {
-		return 0, 0, err
-	}
-	before, err := measure.CPU(server.PID())
-	if err != nil {
-		return 0, 0, err
-	}
-	start := time.Now()
-	received, err := load.run(ctx, length)
-	elapsed := time.Since(start)
-	if err != nil {
-		return 0, 0, err
-	}
-	after, err := measure.CPU(server.PID())
-	if err != nil {
-		return 0, 0, err
-	}
-	return float64(received) / elapsed.Seconds(), float64((after - before).Microseconds()) / float64(received), nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,17 +18,24 @@ import (
 )
 
 // profile writes a CPU profile of each of our servers in each mode to a folder.
-func profile(contestants []*contestant, folder string, length time.Duration, only string) error {
+func profile(contestants []*contestant, folder string, length time.Duration, options *options) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
 	for number, mode := range modes {
+		if mode.ahead == 0 && !mode.live || !strings.Contains(mode.name, options.only) {
+			continue
+		}
 		for _, contestant := range contestants {
-			if !contestant.ours || !contestant.modes(mode) || !strings.Contains(mode.name, only) {
+			if !contestant.ours || !contestant.modes(mode) {
 				continue
 			}
-			file := filepath.Join(folder, fmt.Sprintf("%d-%s.pprof", number, strings.TrimPrefix(contestant.name, "ours, ")))
-			if err := contestant.profile(mode, length, file); err != nil {
+			file := filepath.Join(folder, fmt.Sprintf("%d-%s.pprof", number, strings.ReplaceAll(strings.TrimPrefix(contestant.name, "ours, "), "/", "_")))
+			profile := contestant.profile
+			if mode.live {
+				profile = contestant.profileLive
+			}
+			if err := profile(mode, length, file, options); err != nil {
 				return fmt.Errorf("%s, %s: %w", mode.name, contestant.name, err)
 			}
 			fmt.Printf("%s: %s, %s\n", file, contestant.name, mode.name)
@@ -37,9 +45,9 @@ func profile(contestants []*contestant, folder string, length time.Duration, onl
 }
 
 // mergedProfile writes a CPU profile, merged from those of our servers in all modes, to a file.
-func mergedProfile(contestants []*contestant, folder, file string) error {
+func mergedProfile(contestants []*contestant, folder, file string, options *options) error {
 	profiles := filepath.Join(folder, "profiles")
-	if err := profile(contestants, profiles, 5*time.Second, ""); err != nil {
+	if err := profile(contestants, profiles, 5*time.Second, options); err != nil {
 		return err
 	}
 	files, err := filepath.Glob(filepath.Join(profiles, "*.pprof"))
@@ -55,7 +63,7 @@ func mergedProfile(contestants []*contestant, folder, file string) error {
 	return os.WriteFile(file, merged.Bytes(), 0o644)
 }
 
-func (c *contestant) profile(mode mode, length time.Duration, file string) error {
+func (c *contestant) profile(mode mode, length time.Duration, file string, options *options) error {
 	server, err := process.Start(c.program, append(c.args, "--admin", "127.0.0.1:0")...)
 	if err != nil {
 		return err
@@ -71,11 +79,11 @@ func (c *contestant) profile(mode mode, length time.Duration, file string) error
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), length+time.Minute)
 	defer cancel()
-	load, err := newClients(ctx, listen[1], mode)
+	load, err := newClients(ctx, listen[1], mode, options)
 	if err != nil {
 		return err
 	}
-	defer load.close()
+	defer load.connections.close()
 	if err := load.warmUp(ctx); err != nil {
 		return err
 	}
@@ -86,6 +94,15 @@ func (c *contestant) profile(mode mode, length time.Duration, file string) error
 	}()
 	err = download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%.0f", admin[1], length.Seconds()), file)
 	return errors.Join(err, <-loaded)
+}
+
+// profileLive measures a round of live notes, and writes a profile of the part that is measured.
+func (c *contestant) profileLive(mode mode, _ time.Duration, file string, options *options) error {
+	profiled := *c
+	profiled.args = append(slices.Clone(c.args), "--admin", "127.0.0.1:0")
+	profiled.profileFile = file
+	_, err := mode.round(&profiled, mode, options)
+	return err
 }
 
 // download writes the response of url to a file.

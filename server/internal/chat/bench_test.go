@@ -11,6 +11,7 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // source is a stream with a number of notes to receive. It discards the replies.
@@ -43,10 +44,12 @@ func (s *source) Receive() ([]byte, error) {
 	return s.note, nil
 }
 
-func (s *source) Send([]byte) error { return nil }
-func (s *source) Flush() error      { return nil }
-func (s *source) StopReceiving()    {}
-func (s *source) Reset()            {}
+func (s *source) Send([]notes.Note) error { return nil }
+func (s *source) Flush() error            { return nil }
+func (s *source) TrySend([]byte) bool     { return false }
+func (s *source) Buffered() bool          { return s.notes > 0 }
+func (s *source) StopReceiving()          {}
+func (s *source) Reset()                  {}
 
 func BenchmarkNote(b *testing.B) {
 	for _, bench := range []struct {
@@ -57,7 +60,7 @@ func BenchmarkNote(b *testing.B) {
 		{"1000 locations", 1000},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			server := chat.NewServer(chat.Options{Store: notes.NewMemory(), History: 1})
+			server := chat.NewServer(chat.Options{Store: memorystore.New(), History: 1})
 			b.ReportAllocs()
 			if _, err := server.Serve(b.Context(), newSource(b, b.N, bench.locations), nil); err != nil {
 				b.Fatal(err)

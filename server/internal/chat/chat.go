@@ -1,24 +1,19 @@
 // Package chat implements RouteChat: it receives notes, appends them to the store, and replies with the logs of
-// their locations. It knows the messages of the contract and the store of notes, but no RPC protocol and no
+// their locations; and LeaveNote, which appends one. It knows the messages of the contract and the store of notes, but no RPC protocol and no
 // connection.
 package chat
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/time/rate"
-	"google.golang.org/protobuf/proto"
 
-	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/server/internal/live"
 	"example.com/routeguide/server/internal/notes"
-	"example.com/routeguide/server/internal/validate"
 )
 
 // A Stream is the bidirectional stream of one chat. Receive is called by one goroutine at a time, and so are
@@ -27,10 +22,15 @@ type Stream interface {
 	// Receive returns the client's next note, encoded. The bytes are valid until the next call. After the last
 	// note the error is io.EOF.
 	Receive() ([]byte, error)
-	// Send sends an encoded note to the client. It may buffer it until Flush.
-	Send(encoded []byte) error
+	// Send sends notes to the client. It may buffer them until Flush.
+	Send(notes []notes.Note) error
 	// Flush sends what Send has buffered.
 	Flush() error
+	// TrySend sends an encoded note without blocking. It returns false, and sends nothing, where Send or Flush might block. It is called only
+	// while neither of them is, and nothing is buffered.
+	TrySend(encoded []byte) bool
+	// Buffered returns whether a part of a further note has arrived. The goroutine calls it that calls Receive.
+	Buffered() bool
 	// StopReceiving makes Receive return an error once the notes that have arrived already are read. It
 	// unblocks a Receive in flight.
 	StopReceiving()
@@ -46,8 +46,6 @@ var ErrForgotten = errors.New("the note was forgotten before its reply was sent 
 var (
 	// ErrTooManyPending ends the chats with the most pending replies once MaxPendingInAll is exceeded.
 	ErrTooManyPending = errors.New("too many replies are pending (read replies while sending notes)")
-	// ErrStalled ends the chat of a slow consumer.
-	ErrStalled = errors.New("slow consumer: replies were not read within the stall timeout")
 )
 
 // ErrMalformed is the error of a message that is not a RouteNote.
@@ -59,25 +57,25 @@ type chat struct {
 	stream  Stream
 	limiter *rate.Limiter // token bucket of the client; nil is no limit
 
+	live *live.Chat // of a chat that follows; else nil
+
 	received int64 // notes appended; owned by the receiver
 
 	// The sender owns the next fields. sendChunk is the method value of sendNotes, created once per chat to
 	// save an allocation per reply.
-	sendChunk  func([]notes.Note, error) bool
-	position   notes.Position // of the last note sent
-	replyErr   error          // why the current reply ended early
-	sent       int64          // notes sent
-	unreported int            // bytes sent since progress was last incremented
+	sendChunk func([]notes.Note, error) bool
+	position  notes.Position // of the last note sent
+	replyErr  error          // why the current reply ended early
+	sent      int64          // notes sent
 
-	// For the watchdog: inFlight is set while a Send or Flush is in flight, and progress counts completed
-	// chunks of progressBytes and completed flushes.
-	inFlight atomic.Bool
-	progress atomic.Int64
-	stopped  atomic.Bool // the chat was ended by another goroutine than its own
+	appendingLast atomic.Bool // the receiver is in Append, with the last note that has arrived
+	inFlight      atomic.Bool // a Send or Flush is in flight
+	stopped       atomic.Bool // the chat was ended by another goroutine than its own
 
 	mu      sync.Mutex // guards the rest
 	changed sync.Cond  // broadcast on every change that a waitWhile condition may depend on
 	pending pending
+	held    int // bytes of the notes in pending, while they count towards maxHeldBytes
 	// unsettled is the number of notes whose tickets are not settled.
 	unsettled int
 	sending   bool // a goroutine is in send
@@ -91,116 +89,9 @@ type chat struct {
 	unknownFate bool
 	// ctxDone is set when the context ends during waitWhile.
 	ctxDone bool
-}
-
-// receive appends notes until the client closes its side, which is no error, or until the chat cannot go on.
-func (c *chat) receive() error {
-	for {
-		encoded, err := c.stream.Receive()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		location, note, err := c.validate(encoded)
-		if err != nil {
-			return err
-		}
-		if err := c.awaitToken(); err != nil {
-			return err
-		}
-		number, err := c.enqueue(location, note.Time)
-		if err != nil {
-			return err
-		}
-		c.received++
-		c.server.counts.received.Add(1)
-		c.server.options.Store.Append(c.ctx, location, note, notes.Ticket{Owner: c, Number: number})
-	}
-}
-
-// validate returns the note in the form in which the store keeps it, or the error of the rule that it breaks.
-func (c *chat) validate(encoded []byte) (notes.Location, notes.Note, error) {
-	kept := notes.Note{Time: c.server.clock.now()}
-	maxText := c.server.options.MaxText
-	if maxText == 0 || len(encoded) <= maxText {
-		if latitude, longitude, ok := validate.EncodedNote(encoded); ok {
-			kept.Encoded = bytes.Clone(encoded)
-			return notes.Location{Latitude: latitude, Longitude: longitude}, kept, nil
-		}
-	}
-	var note routeguide.RouteNote
-	if err := proto.Unmarshal(encoded, &note); err != nil {
-		return notes.Location{}, kept, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	err := validate.Note(&note)
-	if err == nil {
-		err = validate.Length(&note, len(encoded), maxText)
-	}
-	if err != nil {
-		return notes.Location{}, kept, err
-	}
-	kept.Encoded, err = proto.Marshal(&note)
-	return notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}, kept, err
-}
-
-// limiterInterval is the interval at which a rate-limited chat asks for a token again.
-const limiterInterval = 50 * time.Millisecond
-
-// awaitToken waits for a token of the client's bucket. It polls instead of reserving: a chat that ends while it
-// waits must not leave the client's other chats in debt.
-func (c *chat) awaitToken() error {
-	if c.limiter == nil || c.limiter.Allow() {
-		return nil
-	}
-	ticker := time.NewTicker(limiterInterval)
-	defer ticker.Stop()
-	for !c.limiter.Allow() {
-		select {
-		case <-ticker.C:
-		case <-c.server.rateLimitLifted:
-			return nil
-		case <-c.ctx.Done():
-			return context.Cause(c.ctx)
-		}
-		c.mu.Lock()
-		err := c.stopCause()
-		c.mu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stopCause returns the cause for which the chat receives no more notes, or nil. The caller holds c.mu.
-func (c *chat) stopCause() error {
-	return errors.Join(c.failure, c.appendErr)
-}
-
-// enqueue adds a pending reply and returns its number. It blocks while MaxPending replies are pending.
-func (c *chat) enqueue(location notes.Location, time int64) (uint64, error) {
-	number, err := c.push(location, time)
-	limit := c.server.options.MaxPendingInAll
-	if err == nil && limit > 0 && c.server.counts.pending.Load() > int64(limit) {
-		c.server.shed()
-	}
-	return number, err
-}
-
-func (c *chat) push(location notes.Location, time int64) (uint64, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waitWhile(func() bool {
-		return c.pending.count >= c.server.options.MaxPending && c.failure == nil && c.appendErr == nil
-	})
-	if err := c.stopCause(); err != nil {
-		return 0, err
-	}
-	c.unsettled++
-	c.server.counts.pending.Add(1)
-	return c.pending.push(location, time), nil
+	// woken is set while the hub has something to send, and stopCalled is the cause of stop. Only of a chat that follows.
+	woken      bool
+	stopCalled error
 }
 
 // oldestPending returns the time of the oldest note whose reply is pending, or now if there is none.
@@ -214,7 +105,7 @@ func (c *chat) oldestPending(now int64) int64 {
 }
 
 // Settle records the store's result for a note. It implements [notes.Owner].
-func (c *chat) Settle(number uint64, position notes.Position, err error) {
+func (c *chat) Settle(number uint64, receipt notes.Receipt, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.unsettled--; c.unsettled == 0 {
@@ -222,15 +113,40 @@ func (c *chat) Settle(number uint64, position notes.Position, err error) {
 	}
 	switch {
 	case err == nil:
-		c.pending.reply(number).through = position
+		reply := c.pending.reply(number)
+		reply.through = receipt.Position
+		if !receipt.Alone {
+			c.release(len(reply.note))
+			reply.note = nil
+		}
 	case c.appendErr == nil || number < c.appendErrNumber:
 		c.appendErr, c.appendErrNumber = err, number
 	}
 	c.unknownFate = c.unknownFate || errors.Is(err, notes.ErrUnknown)
-	if c.failure == nil && !c.sending && number == c.pending.first {
+	if c.failure == nil && !c.sending && number == c.pending.first && !c.trySend() {
 		c.sending = true
-		go c.send()
+		if c.live != nil {
+			go c.sendFollowing()
+		} else {
+			go c.send()
+		}
 	}
+}
+
+// trySend sends the only pending reply, if that takes no goroutine: the store has settled the note within Append, and the note is alone
+// at its location. Notes that are written ahead are answered together by send. The caller holds c.mu.
+func (c *chat) trySend() bool {
+	if c.live != nil || c.pending.count > 1 || !c.appendingLast.Load() {
+		return false
+	}
+	reply, settled := c.pending.oldest()
+	if !settled || reply.note == nil || !c.stream.TrySend(reply.note) {
+		return false
+	}
+	c.sent++
+	c.server.counts.sent.Add(1)
+	c.pop()
+	return true
 }
 
 // send sends the settled replies in order. It returns when none is left and the stream is flushed. finish joins
@@ -269,6 +185,7 @@ func (c *chat) send() {
 
 // pop removes the reply that was sent. The caller holds c.mu.
 func (c *chat) pop() {
+	c.release(len(c.pending.reply(c.pending.first).note))
 	c.pending.pop()
 	if c.failure == nil {
 		c.server.counts.pending.Add(-1)
@@ -281,6 +198,10 @@ func (c *chat) pop() {
 // reply sends the notes of one reply.
 func (c *chat) reply(reply reply) error {
 	c.position, c.replyErr = 0, nil
+	if reply.note != nil {
+		c.sendNotes([]notes.Note{{Position: reply.through, Encoded: reply.note}}, nil)
+		return c.replyErr
+	}
 	span := notes.Span{Through: reply.through, Newest: c.server.options.History}
 	c.server.options.Store.Range(c.ctx, reply.location, span)(c.sendChunk)
 	if c.replyErr == nil && c.position != reply.through {
@@ -289,27 +210,17 @@ func (c *chat) reply(reply reply) error {
 	return c.replyErr
 }
 
-// progressBytes is the number of bytes that count as one unit of progress: the size of the stream's write
-// buffer.
-const progressBytes = 32 << 10
-
 // sendNotes sends a chunk of a reply. It returns false when the reply must end.
 func (c *chat) sendNotes(chunk []notes.Note, err error) bool {
-	c.replyErr = err
-	c.beginWrite()
-	sent := int64(0)
-	for i := 0; i < len(chunk) && c.replyErr == nil; i++ {
-		c.replyErr = c.stream.Send(chunk[i].Encoded)
-		c.position = chunk[i].Position
-		sent++
-		if c.unreported += len(chunk[i].Encoded); c.unreported >= progressBytes {
-			c.unreported = 0
-			c.progress.Add(1)
-		}
+	if c.replyErr = err; err != nil || len(chunk) == 0 {
+		return err == nil
 	}
+	c.beginWrite()
+	c.replyErr = c.stream.Send(chunk)
 	c.inFlight.Store(false)
-	c.sent += sent
-	c.server.counts.sent.Add(sent)
+	c.position = chunk[len(chunk)-1].Position
+	c.sent += int64(len(chunk))
+	c.server.counts.sent.Add(int64(len(chunk)))
 	return c.replyErr == nil
 }
 
@@ -326,7 +237,6 @@ func (c *chat) beginWrite() {
 func (c *chat) flush() error {
 	c.beginWrite()
 	err := c.stream.Flush()
-	c.progress.Add(1)
 	c.inFlight.Store(false)
 	return err
 }
@@ -338,6 +248,7 @@ func (c *chat) fail(err error) {
 	}
 	c.failure = err
 	c.server.counts.pending.Add(-int64(c.pending.count)) // Replies that are never sent are not pending.
+	c.server.counts.held.Add(-int64(c.held))
 	c.changed.Broadcast()
 	// Unblock the receiver: the client may send nothing more before it gets a reply that never comes.
 	c.stream.StopReceiving()
@@ -365,6 +276,18 @@ func (c *chat) end(err error) bool {
 		c.stream.Reset()
 	}
 	return first
+}
+
+// conclude sends the pending replies after the receiver has returned err, and returns the error that the chat ends with.
+func (c *chat) conclude(err error) error {
+	defer c.server.remove(c)
+	if _, panicked := errors.AsType[*PanicError](err); panicked {
+		c.end(err) // The ticket of the last note may never be settled: do not wait for its reply.
+	}
+	if failure := c.finish(); failure != nil {
+		return failure
+	}
+	return err
 }
 
 // finish waits until every pending reply is sent and the sending goroutine has returned. It returns the cause

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 func TestMain(m *testing.M) {
@@ -43,10 +45,10 @@ type lateTicket struct {
 	ticket notes.Ticket
 }
 
-func (l lateTicket) Settle(_ uint64, position notes.Position, err error) {
+func (l lateTicket) Settle(_ uint64, receipt notes.Receipt, err error) {
 	l.late.mu.Lock()
 	defer l.late.mu.Unlock()
-	l.late.waiting = append(l.late.waiting, func() { l.ticket.Settle(position, err) })
+	l.late.waiting = append(l.late.waiting, func() { l.ticket.Settle(receipt, err) })
 	if len(l.late.waiting) >= 7 || l.late.immediate {
 		l.late.settle()
 	}
@@ -66,7 +68,7 @@ func (l *late) settle() {
 
 func (l *late) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
 	if ticket.Number == l.failFrom || ticket.Number > l.failFrom && !l.failOnly {
-		lateTicket{l, ticket}.Settle(0, 0, errStore)
+		lateTicket{l, ticket}.Settle(0, notes.Receipt{}, errStore)
 		return
 	}
 	l.Store.Append(ctx, location, note, notes.Ticket{Owner: lateTicket{l, ticket}})
@@ -99,14 +101,22 @@ func (s *session) Receive() ([]byte, error) {
 	return nil, io.EOF
 }
 
-func (s *session) Send(encoded []byte) error {
-	var note routeguide.RouteNote
-	if err := proto.Unmarshal(encoded, &note); err != nil {
-		return err
+func (s *session) Send(chunk []notes.Note) error {
+	for _, sent := range chunk {
+		var note routeguide.RouteNote
+		if err := proto.Unmarshal(sent.Encoded, &note); err != nil {
+			return err
+		}
+		s.buffered = append(s.buffered, note.GetMessage())
 	}
-	s.buffered = append(s.buffered, note.GetMessage())
 	return nil
 }
+
+func (s *session) TrySend(encoded []byte) bool {
+	return rand.IntN(2) == 0 && s.Send([]notes.Note{{Encoded: encoded}}) == nil && s.Flush() == nil
+}
+
+func (s *session) Buffered() bool { return false }
 
 func (s *session) Flush() error {
 	runtime.Gosched() // Let the store settle tickets during the flush: send must not miss them.
@@ -134,7 +144,7 @@ func TestServeRepliesInOrderOfNotes(t *testing.T) {
 	for seed := range 300 {
 		count := seed % 50
 		for _, fail := range []int{count, count / 2, 0} {
-			late := &late{Store: notes.NewMemory(), failFrom: uint64(fail)}
+			late := &late{Store: memorystore.New(), failFrom: uint64(fail)}
 			session := &session{late: late, stop: make(chan struct{}), open: fail < count}
 			for i := range count {
 				session.sent = append(session.sent, &routeguide.RouteNote{
@@ -164,7 +174,7 @@ func TestServeRepliesInOrderOfNotes(t *testing.T) {
 func TestServeErrUnknownIfLaterNoteIsKept(t *testing.T) {
 	t.Parallel()
 	for lost := range uint64(5) {
-		late := &late{Store: notes.NewMemory(), failFrom: lost, failOnly: true}
+		late := &late{Store: memorystore.New(), failFrom: lost, failOnly: true}
 		session := &session{late: late, stop: make(chan struct{})}
 		for i := range 5 {
 			session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: int32(i)}})
@@ -179,7 +189,7 @@ func TestServeErrUnknownIfLaterNoteIsKept(t *testing.T) {
 
 func TestOptionsHistoryKeepsNewest(t *testing.T) {
 	t.Parallel()
-	late := &late{Store: notes.NewMemory(), failFrom: 100}
+	late := &late{Store: memorystore.New(), failFrom: 100}
 	session := &session{late: late, stop: make(chan struct{})}
 	for i := range 5 {
 		session.sent = append(session.sent, &routeguide.RouteNote{Location: &routeguide.Point{}, Message: fmt.Sprint(i)})
@@ -195,7 +205,7 @@ func TestOptionsHistoryKeepsNewest(t *testing.T) {
 
 func TestServerOldestPending(t *testing.T) {
 	t.Parallel()
-	late := &late{Store: notes.NewMemory(), failFrom: 100}
+	late := &late{Store: memorystore.New(), failFrom: 100}
 	session := &session{late: late, stop: make(chan struct{}), open: true, sent: []*routeguide.RouteNote{
 		{Location: &routeguide.Point{}}, {Location: &routeguide.Point{}},
 	}}
@@ -222,5 +232,67 @@ func TestServerOldestPending(t *testing.T) {
 	late.settling.Wait()
 	if got := server.OldestPending(now); got != now {
 		t.Errorf("got %d after the chat, want %d", got, now)
+	}
+}
+
+// eager is the stream of a client whose replies can be sent without blocking now and then.
+type eager struct {
+	session
+
+	random *rand.Rand
+	tried  int // notes sent by TrySend
+}
+
+func (e *eager) Receive() ([]byte, error) {
+	if e.next == len(e.sent) {
+		return nil, io.EOF
+	}
+	e.next++
+	return proto.Marshal(e.sent[e.next-1])
+}
+
+func (e *eager) Buffered() bool { return e.random.IntN(3) == 0 }
+
+func (e *eager) TrySend(encoded []byte) bool {
+	if e.random.IntN(3) == 0 {
+		return false
+	}
+	if len(e.buffered) > 0 {
+		panic("TrySend after Send without Flush")
+	}
+	e.tried++
+	_ = e.Send([]notes.Note{{Encoded: encoded}})
+	_ = e.Flush()
+	return true
+}
+
+// A store that settles notes within Append lets the receiver reply by itself. Replies stay in order, whichever goroutine sends them.
+func TestServeRepliesWithinAppend(t *testing.T) {
+	t.Parallel()
+	tried, sent := 0, 0
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		client := &eager{random: rand.New(rand.NewPCG(seed, 1))}
+		var want []string
+		logs := make(map[int32][]string)
+		for i := range random.IntN(60) {
+			at := random.Int32N(40) // Most notes are alone.
+			logs[at] = append(logs[at], fmt.Sprint(i))
+			want = append(want, logs[at]...)
+			client.sent = append(client.sent, &routeguide.RouteNote{Location: &routeguide.Point{Longitude: at}, Message: fmt.Sprint(i)})
+		}
+		server := chat.NewServer(chat.Options{Store: memorystore.New()})
+		traffic, err := server.Serve(t.Context(), client, nil)
+		if err != nil || !slices.Equal(client.got, want) {
+			t.Fatalf("seed %d: got %v, %v, want %v", seed, client.got, err, want)
+		}
+		counts := server.Counts()
+		if traffic.Out != int64(len(want)) || counts.Sent != int64(len(want)) || counts.Pending != 0 {
+			t.Fatalf("seed %d: counted %+v and %+v for %d notes sent", seed, traffic, counts, len(want))
+		}
+		tried, sent = tried+client.tried, sent+len(want)
+	}
+	if tried == 0 || tried == sent {
+		t.Errorf("%d of %d notes were sent by TrySend, want some", tried, sent)
 	}
 }

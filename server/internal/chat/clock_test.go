@@ -7,13 +7,14 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // The wall clock is set back between two notes, of one chat and of two.
 func TestNoteTimesAreMonotonic(t *testing.T) {
 	t.Parallel()
 	wall := []int64{100, 50, 200, 150, 201}
-	late := &late{Store: notes.NewMemory(), failFrom: 100}
+	late := &late{Store: memorystore.New(), failFrom: 100}
 	server := chat.NewServer(chat.Options{Store: late, Now: func() int64 {
 		now := wall[0]
 		wall = wall[1:]

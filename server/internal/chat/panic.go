@@ -18,10 +18,13 @@ func (e *PanicError) Error() string {
 
 // guarded calls f and returns its panic, if any, as a [PanicError].
 func guarded(f func() error) (err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = &PanicError{Value: value, Stack: debug.Stack()}
-		}
-	}()
+	defer recoverTo(&err)
 	return f()
+}
+
+// recoverTo sets err to the panic of the function that defers it, if it panics.
+func recoverTo(err *error) {
+	if value := recover(); value != nil {
+		*err = &PanicError{Value: value, Stack: debug.Stack()}
+	}
 }

@@ -9,12 +9,14 @@ type reply struct {
 	through notes.Position
 	// time is the time of the note, in nanoseconds since 1970.
 	time int64
+	// note is the encoded note while it may be the whole reply; else, or if the server holds too many bytes, nil.
+	note []byte
 }
 
 // inlineReplies is the capacity of a chat's queue without an allocation.
 const inlineReplies = 4
 
-// pending is a FIFO ring buffer of replies, in the order of their notes. A reply takes 24 bytes, so that a
+// pending is a FIFO ring buffer of replies, in the order of their notes. A reply takes 48 bytes, so that a
 // client may send many notes before it reads. The zero value is an empty queue.
 type pending struct {
 	inline [inlineReplies]reply
@@ -32,13 +34,13 @@ func (p *pending) ring() []reply {
 }
 
 // push adds an unsettled reply and returns its number.
-func (p *pending) push(location notes.Location, time int64) uint64 {
+func (p *pending) push(unsettled reply) uint64 {
 	if p.count == len(p.ring()) {
 		p.grow()
 	}
 	number := p.first + uint64(p.count)
 	p.count++
-	*p.reply(number) = reply{location: location, time: time}
+	*p.reply(number) = unsettled
 	return number
 }
 
@@ -60,6 +62,7 @@ func (p *pending) oldest() (reply, bool) {
 
 // pop removes the oldest reply.
 func (p *pending) pop() {
+	p.reply(p.first).note = nil
 	p.first++
 	p.count--
 	if p.count == 0 {

@@ -3,12 +3,10 @@ package chat
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/time/rate"
 
@@ -30,12 +28,9 @@ type Options struct {
 	// [DefaultMaxPending]. At the limit the chat stops receiving: backpressure on a client that sends without
 	// reading.
 	MaxPending int
-	// MaxPendingInAll is the largest number of notes of all chats whose replies are pending, at 24 bytes each.
+	// MaxPendingInAll is the largest number of notes of all chats whose replies are pending, at 48 bytes each.
 	// Beyond it, the chats with the most pending replies are ended.
 	MaxPendingInAll int
-	// StallTimeout is the time within which a client must read the next 32 KiB of its replies, or all that is
-	// pending if that is less. The chat of a slower consumer is reset. An idle chat is not.
-	StallTimeout time.Duration
 	// Now is the wall clock, in nanoseconds since 1970; the default is [notes.Now]. Note times never decrease
 	// within a server: after the clock was set back, notes get the time of the last one.
 	Now func() int64
@@ -44,16 +39,16 @@ type Options struct {
 // A Server serves chats. Its methods may be called concurrently.
 type Server struct {
 	options         Options
-	watchdog        *watchdog     // nil without a stall timeout
 	rateLimitLifted chan struct{} // closed by LiftRateLimit
 	clock           clock
 	counts          counts
 
-	mu    sync.Mutex // guards chats
-	chats map[*chat]struct{}
+	mu       sync.Mutex // guards the rest
+	chats    map[*chat]struct{}
+	stopping error // cause of StopFollowing
 }
 
-// NewServer returns a server. The caller must close it.
+// NewServer returns a server.
 func NewServer(options Options) *Server {
 	if options.MaxPending == 0 {
 		options.MaxPending = DefaultMaxPending
@@ -61,16 +56,12 @@ func NewServer(options Options) *Server {
 	if options.Now == nil {
 		options.Now = notes.Now
 	}
-	server := &Server{
+	return &Server{
 		options:         options,
 		clock:           clock{wall: options.Now},
 		rateLimitLifted: make(chan struct{}),
 		chats:           make(map[*chat]struct{}),
 	}
-	if options.StallTimeout > 0 {
-		server.watchdog = startWatchdog(server)
-	}
-	return server
 }
 
 // LiftRateLimit releases the chats that wait for a token, for a graceful shutdown. It must be called at most
@@ -91,13 +82,6 @@ func (s *Server) Abort() {
 		if chat.countPending() > 0 {
 			chat.end(ErrAborted)
 		}
-	}
-}
-
-// Close stops the watchdog. All chats must have ended.
-func (s *Server) Close() {
-	if s.watchdog != nil {
-		s.watchdog.close()
 	}
 }
 
@@ -125,20 +109,13 @@ type Traffic struct {
 // them. A limiter that is not nil is the token bucket for notes received.
 //
 // The two directions are independent. The calling goroutine receives and appends. A second one sends settled
-// replies in order; it exists only while there are some.
+// replies in order; it exists only while there are some that the first one could not send without blocking.
 func (s *Server) Serve(ctx context.Context, stream Stream, limiter *rate.Limiter) (Traffic, error) {
 	chat := &chat{ctx: ctx, server: s, stream: stream, limiter: limiter}
 	chat.changed.L = &chat.mu
 	chat.sendChunk = chat.sendNotes
 	s.add(chat)
-	defer s.remove(chat)
-	err := guarded(chat.receive)
-	if _, panicked := errors.AsType[*PanicError](err); panicked {
-		chat.end(err) // The ticket of the last note may never be settled: do not wait for its reply.
-	}
-	if failure := chat.finish(); failure != nil {
-		err = failure
-	}
+	err := chat.conclude(chat.receive())
 	return Traffic{In: chat.received, Out: chat.sent}, err
 }
 
@@ -146,6 +123,9 @@ func (s *Server) add(chat *chat) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.chats[chat] = struct{}{}
+	if s.stopping != nil {
+		chat.stop(s.stopping)
+	}
 }
 
 func (s *Server) remove(chat *chat) {
@@ -190,18 +170,17 @@ func (s *Server) shed() {
 
 // counts are the counters behind [Counts].
 type counts struct {
-	received, sent, stalled, shed, pending atomic.Int64
+	received, sent, shed, pending, held atomic.Int64
 }
 
 // Counts are the counters of a [Server] since its start, and its current gauges.
 type Counts struct {
 	// Chats is the number of open chats, and Pending the number of their notes whose replies are pending.
 	Chats, Pending int64
-	// Received and Sent are the numbers of notes received and sent.
+	// Received and Sent are the numbers of notes received, those of [Server.Leave] included, and sent.
 	Received, Sent int64
-	// Stalled is the number of chats reset as slow consumers, and Shed the number of chats ended because too
-	// many replies were pending.
-	Stalled, Shed int64
+	// Shed is the number of chats ended because too many replies were pending.
+	Shed int64
 }
 
 // Counts returns the current counts.
@@ -214,7 +193,6 @@ func (s *Server) Counts() Counts {
 		Pending:  s.counts.pending.Load(),
 		Received: s.counts.received.Load(),
 		Sent:     s.counts.sent.Load(),
-		Stalled:  s.counts.stalled.Load(),
 		Shed:     s.counts.shed.Load(),
 	}
 }

@@ -6,13 +6,14 @@ import (
 	"io"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
+	"example.com/routeguide/server/internal/notes/notestest"
 )
 
 // manualStore is a store whose tickets are settled by the test.
@@ -24,11 +25,11 @@ type manualStore struct {
 
 func (m *manualStore) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
 	m.settle = append(m.settle, func(err error) {
-		var position notes.Position
+		var receipt notes.Receipt
 		if err == nil {
-			position, err = notes.Append(ctx, m.Store, location, note)
+			receipt, err = notes.Append(ctx, m.Store, location, note)
 		}
-		ticket.Settle(position, err)
+		ticket.Settle(receipt, err)
 	})
 }
 
@@ -53,13 +54,15 @@ func (c *caller) Receive() ([]byte, error) {
 	return proto.Marshal(&routeguide.RouteNote{Location: &routeguide.Point{}})
 }
 
-func (c *caller) Send([]byte) error {
-	c.got++
+func (c *caller) Send(chunk []notes.Note) error {
+	c.got += len(chunk)
 	return c.send()
 }
 
-func (c *caller) Flush() error { return nil }
-func (c *caller) Reset()       {}
+func (c *caller) Flush() error        { return nil }
+func (c *caller) TrySend([]byte) bool { return false }
+func (c *caller) Buffered() bool      { return false }
+func (c *caller) Reset()              {}
 
 func (c *caller) StopReceiving() {
 	select {
@@ -84,7 +87,7 @@ func serve(ctx context.Context, server *chat.Server, stream chat.Stream) <-chan 
 func TestServeWaitsForAllTicketsAfterAppendError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &manualStore{Store: notes.NewMemory()}
+		store := &manualStore{Store: memorystore.New()}
 		ended := serve(t.Context(), chat.NewServer(chat.Options{Store: store}), newCaller(3))
 		synctest.Wait()
 		store.settle[0](errStore)
@@ -107,7 +110,7 @@ func TestServeWaitsForAllTicketsAfterAppendError(t *testing.T) {
 func TestCountsPendingAfterFailureDuringSend(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		server := chat.NewServer(chat.Options{Store: notes.NewMemory()})
+		server := chat.NewServer(chat.Options{Store: memorystore.New()})
 		ctx, cancel := context.WithCancel(t.Context())
 		unblock := make(chan struct{})
 		caller := newCaller(3)
@@ -137,7 +140,7 @@ func TestCountsPendingAfterFailureDuringSend(t *testing.T) {
 func TestServerOldestPendingOfSeveralNotes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := &manualStore{Store: notes.NewMemory()}
+		store := &manualStore{Store: memorystore.New()}
 		now := int64(0)
 		server := chat.NewServer(chat.Options{Store: store, Now: func() int64 { now += 100; return now }})
 		caller := newCaller(3)
@@ -158,48 +161,11 @@ func TestServerOldestPendingOfSeveralNotes(t *testing.T) {
 	})
 }
 
-// A slow client that still reads within each stall timeout is not a slow consumer, even if its reply as a whole
-// takes much longer.
-func TestWatchdogSparesSlowSteadyReader(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const stall, count = 10 * time.Second, 50
-		store := notes.NewMemory()
-		note := notes.Note{Time: 1, Encoded: make([]byte, 64<<10)}
-		for range count - 1 {
-			if _, err := notes.Append(t.Context(), store, notes.Location{}, note); err != nil {
-				t.Fatal(err)
-			}
-		}
-		server := chat.NewServer(chat.Options{Store: store, StallTimeout: stall})
-		defer server.Close()
-		caller := newCaller(1)
-		caller.send = func() error { time.Sleep(stall / 2); return nil }
-		ended := serve(t.Context(), server, caller)
-		synctest.Wait()
-		caller.StopReceiving()
-		if err := <-ended; err != nil || caller.got != count {
-			t.Errorf("got %d notes and %v, want %d", caller.got, err, count)
-		}
-	})
-}
-
-// forgetful is a store that forgets each note before it settles the ticket.
-type forgetful struct{ notes.Store }
-
-func (f forgetful) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
-	position, err := notes.Append(ctx, f.Store, location, note)
-	if err == nil {
-		_, err = f.Forget(ctx, note.Time+1)
-	}
-	ticket.Settle(position, err)
-}
-
 func TestServeErrForgotten(t *testing.T) {
 	t.Parallel()
 	caller := newCaller(1)
 	caller.StopReceiving()
-	_, err := chat.NewServer(chat.Options{Store: forgetful{notes.NewMemory()}}).Serve(t.Context(), caller, nil)
+	_, err := chat.NewServer(chat.Options{Store: notestest.Forgetful{Store: memorystore.New()}}).Serve(t.Context(), caller, nil)
 	if !errors.Is(err, chat.ErrForgotten) || caller.got != 0 {
 		t.Errorf("got %d notes and %v, want chat.ErrForgotten", caller.got, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // gated is a store whose Range blocks until let is closed. It closes reading at the first call.
@@ -51,21 +52,25 @@ func (s *blockedStream) Receive() ([]byte, error) {
 	}
 }
 
-func (s *blockedStream) Send([]byte) error {
+func (s *blockedStream) Send([]notes.Note) error {
 	<-s.reset
 	return errReset
 }
 
-func (s *blockedStream) Flush() error   { return s.Send(nil) }
-func (s *blockedStream) StopReceiving() { s.stopping.Do(func() { close(s.stop) }) }
-func (s *blockedStream) Reset()         { s.resetting.Do(func() { close(s.reset) }) }
+func (s *blockedStream) Flush() error        { return s.Send(nil) }
+func (s *blockedStream) TrySend([]byte) bool { return false }
+func (s *blockedStream) Buffered() bool      { return false }
+func (s *blockedStream) StopReceiving()      { s.stopping.Do(func() { close(s.stop) }) }
+func (s *blockedStream) Reset()              { s.resetting.Do(func() { close(s.reset) }) }
 
 // A chat that is shed just before it marks its write as in flight is reset before the write can block.
 func TestShedResetsChatThatIsAboutToWrite(t *testing.T) {
 	t.Parallel()
-	store := &gated{Store: notes.NewMemory(), reading: make(chan struct{}), let: make(chan struct{})}
+	store := &gated{Store: memorystore.New(), reading: make(chan struct{}), let: make(chan struct{})}
+	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Encoded: []byte("a first note")}); err != nil {
+		t.Fatal(err)
+	}
 	server := chat.NewServer(chat.Options{Store: store, MaxPendingInAll: 1})
-	defer server.Close()
 	client := &blockedStream{receive: make(chan []byte), stop: make(chan struct{}), reset: make(chan struct{})}
 	served := make(chan error, 1)
 	go func() {

@@ -9,9 +9,14 @@ import (
 	"example.com/routeguide/server/internal/clientlimit"
 )
 
+// sendBuffer is the size of the kernel's send buffer of a connection, in bytes; Linux takes twice as much. By default it grows to
+// 4 MB, which slow clients would hold, and a blocked write goes on once a third is free: a slow but steady reader would look like one that reads
+// nothing.
+const sendBuffer = 128 << 10
+
 // limitListener limits the number of open connections. At the limit it stops accepting, and new connections wait in the
 // accept queue of the kernel. It closes connections of a client beyond the client's share. It must be the outermost
-// listener, so that a connection counts until net/http closes it.
+// listener, so that a connection counts until the server closes it.
 type limitListener struct {
 	net.Listener
 
@@ -62,6 +67,9 @@ func (l *limitListener) accept() (*limitConn, error) {
 		l.release()
 		return nil, err
 	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer) // Without it, the kernel's default is in force.
+	}
 	return &limitConn{Conn: conn, listener: l, address: conn.RemoteAddr().String()}, nil
 }
 
@@ -94,15 +102,10 @@ func (c *limitConn) Close() error {
 	return err
 }
 
-// CloseWrite half-closes the connection. net/http looks for this method.
+// CloseWrite half-closes the connection. Package h2 and net/http look for this method.
 func (c *limitConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// NetConn returns the wrapped connection, as [crypto/tls.Conn.NetConn] does.
-func (c *limitConn) NetConn() net.Conn {
-	return c.Conn
 }

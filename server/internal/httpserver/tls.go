@@ -1,13 +1,8 @@
 package httpserver
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
-	"net"
-	"net/http"
-	"sync"
 
 	"example.com/routeguide/internal/credentials"
 	"example.com/routeguide/server/internal/reload"
@@ -65,76 +60,4 @@ func (f *TLSFiles) load() (*tls.Config, error) {
 		}
 	}
 	return config, nil
-}
-
-// tlsListener accepts TLS connections. net/http sees them as cleartext, because a tlsConn is not a [tls.Conn]: it
-// detects HTTP/2 by the client preface, and package wire can wrap the connection and see the frames.
-type tlsListener struct {
-	net.Listener
-
-	config *tls.Config
-}
-
-func (l *tlsListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &tlsConn{Conn: tls.Server(conn, l.config)}, nil
-}
-
-// tlsConn is a TLS connection that answers a cleartext HTTP request with an explanation.
-type tlsConn struct {
-	*tls.Conn
-
-	explained bool // only Read uses it
-}
-
-func (c *tlsConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader) && !c.explained {
-		c.explained = true
-		_, _ = notTLS.Conn.Write([]byte("HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nThis port speaks TLS: use https.\n"))
-	}
-	return n, err
-}
-
-type tlsStateKey struct{}
-
-// withTLSState is for http.Server.ConnContext. It adds a function that returns the TLS state, for withTLS. It must not
-// ask for the state itself, because the handshake comes later.
-func withTLSState(ctx context.Context, conn net.Conn) context.Context {
-	for {
-		if secure, ok := conn.(*tlsConn); ok {
-			return context.WithValue(ctx, tlsStateKey{}, sync.OnceValue(func() *tls.ConnectionState {
-				state := secure.ConnectionState()
-				return &state
-			}))
-		}
-		wrapped, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return ctx
-		}
-		conn = wrapped.NetConn()
-	}
-}
-
-// withTLS sets http.Request.TLS, as net/http does for connections that it knows to be TLS.
-func withTLS(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		if state, ok := request.Context().Value(tlsStateKey{}).(func() *tls.ConnectionState); ok {
-			request.TLS = state()
-		}
-		next.ServeHTTP(response, request)
-	})
-}
-
-// isHTTP returns whether the first bytes of a connection are those of a cleartext HTTP request.
-func isHTTP(start [5]byte) bool {
-	switch string(start[:]) {
-	case "GET /", "POST ", "PUT /", "HEAD ", "OPTIO", "PRI *":
-		return true
-	default:
-		return false
-	}
 }

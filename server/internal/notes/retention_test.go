@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 func TestRetainSparesPendingReplies(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const keep = 10 * time.Second
-		store := notes.NewMemory()
+		store := memorystore.New()
 		add := func() (time int64) {
 			note := notes.Note{Time: notes.Now(), Encoded: []byte("a")}
 			if _, err := notes.Append(t.Context(), store, notes.Location{}, note); err != nil {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/gen/routeguide"
+	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/wire"
 )
@@ -22,11 +23,13 @@ type bidiStream = connect.BidiStream[routeguide.RouteNote, routeguide.RouteNote]
 type chatStream struct {
 	*bidiStream
 
-	ctx         context.Context //nolint:containedctx // The context of the embedded stream.
-	limits      messageLimits
-	wireStream  *wire.Stream    // nil without wire.NewHandler
-	envelopes   *wire.Envelopes // nil if Connect receives and sends
-	headersSent bool            // response headers
+	sender sender[routeguide.RouteNote, *routeguide.RouteNote]
+	ctx    context.Context //nolint:containedctx // The context of the embedded stream.
+	limits messageLimits
+
+	start   time.Time
+	traffic chat.Traffic // set at the end, as err is
+	err     error
 }
 
 // messageLimits are the limits of the messages of a chat. Only the timeout applies to messages received
@@ -44,28 +47,31 @@ var errMessageTimeout = connect.NewError(connect.CodeDeadlineExceeded, errors.Ne
 var errChatFailed = connect.NewError(connect.CodeAborted, errors.New("chat failed"))
 
 func newChatStream(ctx context.Context, stream *bidiStream, limits messageLimits) *chatStream {
-	chat := &chatStream{bidiStream: stream, ctx: ctx, limits: limits}
-	if wireStream, ok := wire.FromContext(ctx); ok {
-		chat.wireStream = wireStream
-		wireStream.SetMessageTimeout(limits.timeout, errMessageTimeout)
-		if envelopes, ok := wireStream.Envelopes(); ok {
-			chat.envelopes = envelopes
-		}
+	chat := &chatStream{bidiStream: stream, ctx: ctx, limits: limits, start: time.Now()}
+	chat.sender = newSender[routeguide.RouteNote, *routeguide.RouteNote](ctx, stream)
+	if chat.sender.wireStream != nil {
+		chat.sender.wireStream.SetMessageTimeout(limits.timeout, errMessageTimeout)
 	}
 	return chat
 }
 
-// Receive implements chat.Stream.
+// Receive implements chat.Stream. A silent chat waits here: what is not for every note is in functions of its own, so that its stack
+// stays small.
 func (s *chatStream) Receive() ([]byte, error) {
-	if s.envelopes != nil {
-		if encoded, ok := s.envelopes.Receive(); ok {
+	if s.sender.envelopes != nil {
+		if encoded, ok := s.sender.envelopes.Receive(); ok {
 			return encoded, nil
 		}
 	}
-	if s.wireStream == nil {
+	if s.sender.wireStream == nil {
 		return s.receive()
 	}
-	if length, ok := s.wireStream.BeginMessage(); ok && length > shortBytes {
+	return s.receiveTimed()
+}
+
+// receiveTimed receives a note by Connect, within the message timeout. A long one must have room in the quota.
+func (s *chatStream) receiveTimed() ([]byte, error) {
+	if length, ok := s.sender.wireStream.BeginMessage(); ok && length > shortBytes {
 		if s.limits.bytes > 0 && length > s.limits.bytes {
 			return nil, connect.NewError(connect.CodeResourceExhausted,
 				fmt.Errorf("message of %d bytes exceeds the limit of %d bytes", length, s.limits.bytes))
@@ -77,7 +83,7 @@ func (s *chatStream) Receive() ([]byte, error) {
 		defer s.limits.quotas.arriving.Release(peer, int64(length))
 	}
 	encoded, err := s.receive()
-	s.wireStream.EndMessage()
+	s.sender.wireStream.EndMessage()
 	return encoded, err
 }
 
@@ -91,41 +97,26 @@ func (s *chatStream) receive() ([]byte, error) {
 }
 
 // Send implements chat.Stream.
-func (s *chatStream) Send(encoded []byte) error {
-	if s.envelopes == nil {
-		note := &routeguide.RouteNote{}
-		if err := proto.Unmarshal(encoded, note); err != nil {
-			return fmt.Errorf("%w: parse note: %w", notes.ErrDamaged, err)
-		}
-		return s.bidiStream.Send(note)
-	}
-	if !s.headersSent {
-		if err := s.bidiStream.Send(nil); err != nil {
+func (s *chatStream) Send(chunk []notes.Note) error {
+	for i := range chunk {
+		if err := s.sender.Send(chunk[i].Encoded); err != nil {
 			return err
 		}
-		s.headersSent = true
 	}
-	return s.writeError(s.envelopes.Write(encoded))
+	return nil
 }
 
 // Flush implements chat.Stream.
-func (s *chatStream) Flush() error {
-	if s.envelopes == nil {
-		return nil // Connect flushes after each note.
-	}
-	return s.writeError(s.envelopes.Flush())
+func (s *chatStream) Flush() error { return s.sender.Flush() }
+
+// TrySend implements chat.Stream.
+func (s *chatStream) TrySend(encoded []byte) bool {
+	return s.sender.envelopes != nil && s.sender.headersSent && s.sender.envelopes.TryWrite(encoded)
 }
 
-// writeError returns the error for a write that failed with err: the cause of the call's end if it has ended, and
-// otherwise ABORTED.
-func (s *chatStream) writeError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if ended := context.Cause(s.ctx); ended != nil {
-		return ended
-	}
-	return connect.NewError(connect.CodeAborted, fmt.Errorf("write to client: %w", err))
+// Buffered implements chat.Stream.
+func (s *chatStream) Buffered() bool {
+	return s.sender.envelopes != nil && s.sender.envelopes.Buffered()
 }
 
 // StopReceiving implements chat.Stream.

@@ -18,13 +18,14 @@ import (
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 	"example.com/routeguide/server/internal/service"
 )
 
 // Drain ends chats, client streams and health's Watch with UNAVAILABLE. Health checks are still answered.
 func TestDrainEndsEveryKindOfStream(t *testing.T) {
 	t.Parallel()
-	store := notes.NewMemory()
+	store := memorystore.New()
 	url, running := start(t, store)
 	client := dial(t, url)
 	chat := openChat(t, client)
@@ -75,7 +76,7 @@ func TestDrainEndsEveryKindOfStream(t *testing.T) {
 // A chat with a deadline whose client neither writes nor resets the stream ends with DEADLINE_EXCEEDED.
 func TestRouteChatEndsAtClientDeadline(t *testing.T) {
 	t.Parallel()
-	url, _ := start(t, notes.NewMemory())
+	url, _ := start(t, memorystore.New())
 	encoded, err := proto.Marshal(note(1, "a"))
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +142,7 @@ func awaitDrained(t *testing.T, running *service.Service) {
 // A drain without open streams is over at once, and new calls are still refused.
 func TestDrainRefusesCallsWithNoStreamOpen(t *testing.T) {
 	t.Parallel()
-	url, running := start(t, notes.NewMemory())
+	url, running := start(t, memorystore.New())
 	running.Drain()
 	awaitDrained(t, running)
 	client := dial(t, url)
@@ -182,7 +183,7 @@ func TestDrainLiftsRateLimit(t *testing.T) {
 // Drained is not closed before open streams have their replies.
 func TestDrainWaitsForStreams(t *testing.T) {
 	t.Parallel()
-	store := &blockedStore{notes.NewMemory(), make(chan struct{})}
+	store := &blockedStore{memorystore.New(), make(chan struct{})}
 	options := bounded()
 	options.Chats.Store = store
 	url, running := startWith(t, options)

@@ -8,8 +8,10 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"example.com/routeguide/server/internal/chat"
+	"example.com/routeguide/server/internal/live"
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/internal/validate"
+	"example.com/routeguide/server/wire"
 )
 
 // codes is the table from errors to codes. It does not have Connect's own errors, which carry a code, nor the
@@ -23,8 +25,13 @@ var codes = []struct {
 }{
 	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
 	{chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
-	{chat.ErrStalled, connect.CodeAborted, false},
+	{chat.ErrTooFast, connect.CodeResourceExhausted, false},
+	{wire.ErrStalled, connect.CodeAborted, false},
 	{chat.ErrForgotten, connect.CodeAborted, false},
+	{live.ErrOvertaken, connect.CodeAborted, false},
+	{live.ErrTooManyFollowed, connect.CodeResourceExhausted, false},
+	{live.ErrTooManyLocations, connect.CodeResourceExhausted, false},
+	{notes.ErrIDTaken, connect.CodeAlreadyExists, false},
 	// ErrUnknown comes before ErrUnavailable: an error may wrap both, if one note was not kept and others may
 	// have been.
 	{notes.ErrUnknown, connect.CodeUnknown, true},

@@ -12,6 +12,7 @@ import (
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/internal/validate"
+	"example.com/routeguide/server/wire"
 )
 
 // coded maps each error to one code, and isStoreError says whether the store is at fault.
@@ -47,7 +48,7 @@ func TestCodedAndIsStoreErrorOfEachError(t *testing.T) {
 		{expired, fmt.Errorf("read: %w", context.DeadlineExceeded), connect.CodeDeadlineExceeded, false},
 		{caused, cause, connect.CodeCanceled, false},
 		{cancelled, fmt.Errorf("%w: %w", notes.ErrUnknown, context.Canceled), connect.CodeUnknown, true},
-		{open, chat.ErrStalled, connect.CodeAborted, false},
+		{open, wire.ErrStalled, connect.CodeAborted, false},
 		{open, chat.ErrForgotten, connect.CodeAborted, false},
 		{open, chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
 		{open, fmt.Errorf("%w: x", chat.ErrMalformed), connect.CodeInvalidArgument, false},

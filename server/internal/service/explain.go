@@ -14,20 +14,28 @@ import (
 // explain is a middleware that adds an error, in the protocol of the request, to responses of Connect and
 // procedures that have an HTTP error status only.
 func explain(procedures procedures, next http.Handler) http.Handler {
-	errorWriter := connect.NewErrorWriter()
-	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		next.ServeHTTP(&explainer{ResponseWriter: response, request: request, procedures: procedures, errorWriter: errorWriter}, request)
-	})
+	return &explanations{procedures, next, connect.NewErrorWriter()}
+}
+
+type explanations struct {
+	procedures  procedures
+	next        http.Handler
+	errorWriter *connect.ErrorWriter
+}
+
+// ServeHTTP implements [http.Handler].
+func (e *explanations) ServeHTTP(response http.ResponseWriter, request *http.Request) {
+	e.next.ServeHTTP(&explainer{ResponseWriter: response, request: request, explanations: e}, request)
 }
 
 // explainer is a response writer that replaces bare error statuses.
 type explainer struct {
 	http.ResponseWriter
 
-	request     *http.Request
-	procedures  procedures
-	errorWriter *connect.ErrorWriter
-	explained   bool // an explanation was written; drop the original body
+	*explanations
+
+	request   *http.Request
+	explained bool // an explanation was written; drop the original body
 }
 
 // Unwrap implements the interface of [http.ResponseController].

@@ -15,7 +15,7 @@ import (
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
-	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // Requests that match no RPC, and truncated or malformed requests, get an error in their own protocol.
@@ -73,7 +73,7 @@ func TestExplainBadRequestsInEachProtocol(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			url, _ := start(t, notes.NewMemory())
+			url, _ := start(t, memorystore.New())
 			var protocols http.Protocols
 			protocols.SetHTTP1(test.http1)
 			protocols.SetUnencryptedHTTP2(!test.http1)
@@ -184,7 +184,7 @@ func TestExplainKeepsCodeOfBareStatus(t *testing.T) {
 		chat = routeguideconnect.RouteGuideRouteChatProcedure
 		get  = routeguideconnect.RouteGuideGetFeatureProcedure
 	)
-	url, _ := start(t, notes.NewMemory())
+	url, _ := start(t, memorystore.New())
 	var http1, http2 http.Protocols
 	http1.SetHTTP1(true)
 	http2.SetUnencryptedHTTP2(true)
@@ -263,7 +263,7 @@ func TestExplainKeepsCodeOfBareStatus(t *testing.T) {
 // status 405.
 func TestExplainMethodNotAllowed(t *testing.T) {
 	t.Parallel()
-	url, _ := start(t, notes.NewMemory())
+	url, _ := start(t, memorystore.New())
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	for _, test := range []struct{ method, path, contentType, allow string }{

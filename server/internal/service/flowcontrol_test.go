@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // Backpressure on chats of slow consumers must not use up the connection's flow-control window: other streams
@@ -27,7 +28,7 @@ func TestFlowControlIsolatesChatsOfSlowConsumers(t *testing.T) {
 	var writing sync.WaitGroup
 	defer writing.Wait()
 	var written atomic.Int64
-	const slowConsumers = 5
+	const slowConsumers = 20
 	for i := range int32(slowConsumers) {
 		stream, err := client.RouteChat(ctx)
 		if err != nil {
@@ -56,7 +57,7 @@ func TestFlowControlIsolatesChatsOfSlowConsumers(t *testing.T) {
 // A chat that replays a long history shares its connection with other chats.
 func TestReplaySharesConnectionWithOtherChat(t *testing.T) {
 	t.Parallel()
-	store := notes.NewMemory()
+	store := memorystore.New()
 	long, err := proto.Marshal(note(1, strings.Repeat("x", 10_000)))
 	if err != nil {
 		t.Fatal(err)

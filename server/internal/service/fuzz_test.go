@@ -14,7 +14,7 @@ import (
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
-	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // FuzzConnection sends arbitrary bytes on a connection. The server must still serve other connections.
@@ -44,7 +44,7 @@ func FuzzConnection(f *testing.F) {
 	f.Add(true, chat.Bytes())
 	f.Add(false, []byte("POST "+routeguideconnect.RouteGuideGetFeatureProcedure+" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))
 	f.Add(true, []byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
-	url, _ := startFor(f, notes.NewMemory())
+	url, _ := startFor(f, memorystore.New())
 	client, err := routechat.New(url)
 	if err != nil {
 		f.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
+	"example.com/routeguide/gen/routeguide/v1/routeguidev1connect"
 )
 
 // Health is the health of a server: SERVING while its store takes notes and the server is not shutting down. Create it
@@ -99,7 +100,7 @@ func addHealth(procedures procedures, checker *grpchealth.StaticChecker, options
 }
 
 // healthServices are the names of the services with a health status. The empty name is the whole server.
-var healthServices = []string{"", routeguideconnect.RouteGuideName}
+var healthServices = []string{"", routeguideconnect.RouteGuideName, routeguidev1connect.NoteServiceName}
 
 // watcher is the checker for Watch: for an unknown service it reports SERVICE_UNKNOWN and goes on, where Check
 // fails with NOT_FOUND.

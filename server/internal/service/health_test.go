@@ -10,7 +10,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"example.com/routeguide/gen/routeguide/routeguideconnect"
-	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/gen/routeguide/v1/routeguidev1connect"
+	"example.com/routeguide/server/internal/notes/memorystore"
 	"example.com/routeguide/server/internal/service"
 )
 
@@ -28,7 +29,7 @@ func newHTTP2(t *testing.T) *http.Client {
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 func TestHealthWatchUnknownService(t *testing.T) {
 	t.Parallel()
-	url, running := start(t, notes.NewMemory())
+	url, running := start(t, memorystore.New())
 	caller := newHTTP2(t)
 	for _, option := range []connect.ClientOption{connect.WithClientOptions(), connect.WithGRPC()} {
 		watch, err := connect.NewClient[healthv1.HealthCheckRequest, healthv1.HealthCheckResponse](caller, url+healthv1.Health_Watch_FullMethodName, option).
@@ -65,8 +66,8 @@ func TestHealthList(t *testing.T) {
 			t.Fatal(err)
 		}
 		statuses := listed.Msg.GetStatuses()
-		if len(statuses) != 2 || statuses[""].GetStatus() != want || statuses[routeguideconnect.RouteGuideName].GetStatus() != want {
-			t.Errorf("got %v, want the server and its service, %v", statuses, want)
+		if len(statuses) != 3 || statuses[""].GetStatus() != want || statuses[routeguideconnect.RouteGuideName].GetStatus() != want || statuses[routeguidev1connect.NoteServiceName].GetStatus() != want {
+			t.Errorf("got %v, want the server and its services, %v", statuses, want)
 		}
 		options.Health.Leave()
 	}

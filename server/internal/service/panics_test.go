@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 )
 
 // broken is a store that panics on reads.
@@ -18,6 +19,15 @@ type broken struct{ notes.Store }
 
 func (broken) Range(context.Context, notes.Location, notes.Span) iter.Seq2[[]notes.Note, error] {
 	panic("broken")
+}
+
+// Append leaves the store a first note, so that the reply to the next one must be read.
+func (b broken) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	if _, err := notes.Append(ctx, b.Store, location, note); err != nil {
+		ticket.Settle(notes.Receipt{}, err)
+		return
+	}
+	b.Store.Append(ctx, location, note, ticket)
 }
 
 // careless is a store that panics on writes.
@@ -30,7 +40,7 @@ func (careless) Append(context.Context, notes.Location, notes.Note, notes.Ticket
 // A panic ends its call with INTERNAL, without details. It is counted and logged, and the server goes on.
 func TestPanicEndsOnlyItsCall(t *testing.T) {
 	t.Parallel()
-	for name, store := range map[string]notes.Store{"broken": broken{notes.NewMemory()}, "careless": careless{notes.NewMemory()}} {
+	for name, store := range map[string]notes.Store{"broken": broken{memorystore.New()}, "careless": careless{memorystore.New()}} {
 		var log bytes.Buffer
 		options := bounded()
 		options.Chats.Store, options.Logger = store, slog.New(slog.NewTextHandler(&log, nil))

@@ -19,15 +19,27 @@ func withRequestTimeout(timeout time.Duration, next http.Handler) http.Handler {
 	if timeout == 0 {
 		return next
 	}
-	return http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
-		switch request.URL.Path {
-		case routeguideconnect.RouteGuideRouteChatProcedure, routeguideconnect.RouteGuideRecordRouteProcedure:
-		default:
-			if stream, ok := wire.FromContext(request.Context()); ok {
-				// It fails if the connection does not support read deadlines; then there is no timeout.
-				_ = stream.SetRequestDeadline(time.Now().Add(timeout), errRequestTimeout)
-			}
-		}
-		next.ServeHTTP(response, request)
-	})
+	return &requestTimeout{timeout, next}
+}
+
+type requestTimeout struct {
+	timeout time.Duration
+	next    http.Handler
+}
+
+// ServeHTTP implements [http.Handler].
+func (t *requestTimeout) ServeHTTP(response http.ResponseWriter, request *http.Request) {
+	t.setDeadline(request)
+	t.next.ServeHTTP(response, request)
+}
+
+func (t *requestTimeout) setDeadline(request *http.Request) {
+	switch request.URL.Path {
+	case routeguideconnect.RouteGuideRouteChatProcedure, routeguideconnect.RouteGuideRecordRouteProcedure:
+		return
+	}
+	if stream, ok := wire.FromContext(request.Context()); ok {
+		// It fails if the connection does not support read deadlines; then there is no timeout.
+		_ = stream.SetRequestDeadline(time.Now().Add(t.timeout), errRequestTimeout)
+	}
 }

@@ -82,10 +82,10 @@ func TestRequestTimeoutAppliesToChatMessages(t *testing.T) {
 	options.RequestTimeout = 100 * time.Millisecond
 	url, _ := startWith(t, options)
 	for _, contentType := range []string{"application/grpc", "application/connect+proto", "application/connect+json"} {
-		for _, length := range []uint32{100, 100_000} {
-			code, text, err := rawChat(t.Context(), url, contentType, partialEnvelope(length, 50))
+		for _, partial := range [][]byte{partialEnvelope(100, 50), partialEnvelope(100_000, 50), partialEnvelope(100, 0)[:3]} {
+			code, text, err := rawChat(t.Context(), url, contentType, partial)
 			if code != "4" || !strings.Contains(text, "timed out before it arrived") || err != nil {
-				t.Errorf("%s: a message of %d bytes that stops after 50 ends with %s, %q, %v, want DEADLINE_EXCEEDED and a timeout", contentType, length, code, text, err)
+				t.Errorf("%s: an envelope that stops after %d bytes ends with %s, %q, %v, want DEADLINE_EXCEEDED and a timeout", contentType, len(partial), code, text, err)
 			}
 		}
 	}

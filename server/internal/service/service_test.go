@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,11 +26,24 @@ import (
 	"example.com/routeguide/server/internal/guide"
 	"example.com/routeguide/server/internal/httpserver"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
+	"example.com/routeguide/server/internal/notes/notestest"
 	"example.com/routeguide/server/internal/service"
 )
 
+// netHTTP is whether the tests run on net/http's HTTP/2 server, as those of the command do with the same variable.
+var netHTTP = os.Getenv("ROUTEGUIDE_HTTP2") == "net/http"
+
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
+}
+
+// nativeOnly leaves out a test of what net/http's HTTP/2 server cannot do.
+func nativeOnly(t *testing.T, reason string) {
+	t.Helper()
+	if netHTTP {
+		t.Skip("native only: " + reason)
+	}
 }
 
 // start serves RouteGuide with a store until the end of the test.
@@ -50,7 +64,7 @@ func startWith(t testing.TB, options service.Options) (url string, running *serv
 		t.Fatal(err)
 	}
 	running = service.New(guide.New(features), options)
-	server, err := httpserver.Listen(context.Background(), "127.0.0.1:0", running, httpserver.Options{MaxStreams: 1000})
+	server, err := httpserver.Listen(context.Background(), "127.0.0.1:0", running, httpserver.Options{NetHTTP: netHTTP, MaxStreams: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +131,7 @@ func inEachProtocol(t *testing.T, test func(*testing.T, *routechat.Client)) {
 		} {
 			t.Run(protocol+" "+codec, func(t *testing.T) {
 				t.Parallel()
-				url, _ := start(t, notes.NewMemory())
+				url, _ := start(t, memorystore.New())
 				test(t, dial(t, url, protocolOption, codecOption))
 			})
 		}
@@ -183,7 +197,7 @@ func TestGetFeature(t *testing.T) {
 
 func TestGetFeatureByHTTPGet(t *testing.T) {
 	t.Parallel()
-	url, _ := start(t, notes.NewMemory())
+	url, _ := start(t, memorystore.New())
 	feature, err := dial(t, url, connect.WithHTTPGet()).GetFeature(t.Context(), point(409146138, -746188906))
 	if err != nil || feature.GetName() == "" {
 		t.Errorf("got %v, %v", feature, err)
@@ -337,8 +351,9 @@ func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
+	nativeOnly(t, "on net/http a client that does not read its replies blocks once its window is full")
 	const count = 250_000
-	url, _ := start(t, notes.NewMemory())
+	url, _ := start(t, memorystore.New())
 	stream, err := dialNarrow(t, url).RouteChat(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +382,7 @@ func TestRouteChatTakesEverythingBeforeAnythingIsRead(t *testing.T) {
 
 func TestRouteChatKeepsUnknownFields(t *testing.T) {
 	t.Parallel()
-	url, _ := start(t, notes.NewMemory())
+	url, _ := start(t, memorystore.New())
 	sent := note(1, "from the future")
 	sent.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 7))
 	stream, err := dial(t, url).RouteChat(t.Context())
@@ -398,14 +413,14 @@ func (f fullStore) Append(ctx context.Context, location notes.Location, note not
 	case <-f.space:
 		f.Store.Append(ctx, location, note, ticket)
 	default:
-		ticket.Settle(0, fmt.Errorf("%w: secret", notes.ErrNoRoom))
+		ticket.Settle(notes.Receipt{}, fmt.Errorf("%w: secret", notes.ErrNoRoom))
 	}
 }
 
 // A store error ends a chat after the replies to the notes that were kept, without details for the client.
 func TestRouteChatEndsWithStoreErrorAfterReplies(t *testing.T) {
 	t.Parallel()
-	store := fullStore{notes.NewMemory(), make(chan struct{}, 2)}
+	store := fullStore{memorystore.New(), make(chan struct{}, 2)}
 	store.space <- struct{}{}
 	store.space <- struct{}{}
 	url, _ := start(t, store)
@@ -432,21 +447,10 @@ func TestRouteChatEndsWithStoreErrorAfterReplies(t *testing.T) {
 	_ = stream.CloseResponse()
 }
 
-// forgetful is a store that deletes each note as soon as it is appended.
-type forgetful struct{ notes.Store }
-
-func (f forgetful) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
-	position, err := notes.Append(ctx, f.Store, location, note)
-	if err == nil {
-		_, err = f.Forget(ctx, note.Time+1)
-	}
-	ticket.Settle(position, err)
-}
-
 // A chat whose note is deleted by retention before its reply was sent ends with ABORTED.
 func TestRouteChatEndsWithAbortedOnceItsNoteIsForgotten(t *testing.T) {
 	t.Parallel()
-	url, _ := start(t, forgetful{notes.NewMemory()})
+	url, _ := start(t, notestest.Forgetful{Store: memorystore.New()})
 	client := dial(t, url)
 	stream, err := client.RouteChat(t.Context())
 	if err != nil {

@@ -24,7 +24,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"example.com/routeguide/internal/command"
 )
@@ -34,12 +33,12 @@ const scope = "example.com/routeguide/server"
 
 // Telemetry exports metrics and traces. Its methods may be called concurrently.
 type Telemetry struct {
-	registry    *prometheus.Registry // nil if there are no metrics
-	metrics     *sdkmetric.MeterProvider
-	meter       metric.Meter
-	traces      *sdktrace.TracerProvider // nil if there are no traces
-	interceptor connect.Interceptor
-	commits     metric.Float64Histogram
+	registry     *prometheus.Registry // nil if there are no metrics
+	metrics      *sdkmetric.MeterProvider
+	meter        metric.Meter
+	traces       *sdktrace.TracerProvider // nil if there are no traces
+	interceptors []connect.Interceptor
+	commits      metric.Float64Histogram
 }
 
 // Start starts the metrics, if withMetrics is set, and the export of traces, if the environment configures it
@@ -47,7 +46,6 @@ type Telemetry struct {
 // the error handler of OpenTelemetry, which is global to the process, to the logger.
 func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemetry, error) {
 	telemetry := &Telemetry{meter: noop.NewMeterProvider().Meter(scope)}
-	options := []otelconnect.Option{otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(tracenoop.NewTracerProvider())}
 	if withMetrics {
 		telemetry.registry = prometheus.NewRegistry()
 		telemetry.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -57,7 +55,11 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 		}
 		telemetry.metrics = sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
 		telemetry.meter = telemetry.metrics.Meter(scope)
-		options = append(options, otelconnect.WithMeterProvider(telemetry.metrics))
+		duration, err := newCallDuration(telemetry.meter)
+		if err != nil {
+			return nil, err
+		}
+		telemetry.interceptors = append(telemetry.interceptors, duration)
 	}
 	if tracesEnabled() {
 		if protocol := tracesProtocol(); protocol != "" && protocol != "http/protobuf" {
@@ -73,14 +75,12 @@ func Start(ctx context.Context, withMetrics bool, logger *slog.Logger) (*Telemet
 		}
 		telemetry.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
 		// The span of a call links to the caller's trace, and does not join it: callers are not trusted.
-		options = append(options, otelconnect.WithTracerProvider(telemetry.traces), otelconnect.WithPropagator(propagation.TraceContext{}))
-	}
-	if withMetrics || telemetry.traces != nil {
-		interceptor, err := otelconnect.NewInterceptor(options...)
+		interceptor, err := otelconnect.NewInterceptor(otelconnect.WithoutMetrics(),
+			otelconnect.WithTracerProvider(telemetry.traces), otelconnect.WithPropagator(propagation.TraceContext{}))
 		if err != nil {
 			return nil, err
 		}
-		telemetry.interceptor = interceptor
+		telemetry.interceptors = append(telemetry.interceptors, interceptor)
 	}
 	var err error
 	telemetry.commits, err = telemetry.meter.Float64Histogram("routeguide.store.commit.duration",
@@ -116,10 +116,7 @@ func tracesProtocol() string {
 
 // Interceptors returns the interceptor for RPCs, or none without metrics and traces.
 func (t *Telemetry) Interceptors() []connect.Interceptor {
-	if t.interceptor == nil {
-		return nil
-	}
-	return []connect.Interceptor{t.interceptor}
+	return t.interceptors
 }
 
 // Handler serves the metrics to Prometheus. It needs metrics.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"example.com/routeguide/gen/routeguide"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 )
 
 // Largest coordinates of a point on Earth, in E7 degrees. The smallest are their negatives.
@@ -43,11 +44,13 @@ func Point(field string, point *routeguide.Point) error {
 
 // Rectangle returns an [*Error] if a corner of rectangle is missing, or its latitude is not on Earth. Every longitude
 // is valid, because a rectangle may cross the antimeridian.
-func Rectangle(rectangle *routeguide.Rectangle) error {
-	if err := latitude("lo", rectangle.GetLo()); err != nil {
+//
+// Field is the path of the rectangle in its request, and empty if the rectangle is the request.
+func Rectangle(field string, rectangle *routeguide.Rectangle) error {
+	if err := latitude(join(field, "lo"), rectangle.GetLo()); err != nil {
 		return err
 	}
-	return latitude("hi", rectangle.GetHi())
+	return latitude(join(field, "hi"), rectangle.GetHi())
 }
 
 // Note returns an [*Error] if the location of note is missing or not on Earth.
@@ -65,13 +68,35 @@ func Length(note *routeguide.RouteNote, size, maxText int) error {
 	if maxText == 0 {
 		return nil
 	}
-	if length := len(note.GetMessage()); length > maxText {
-		return &Error{Field: "message", Rule: fmt.Sprintf("is %d bytes long: at most %d are allowed", length, maxText)}
+	if err := atMost("message", note.GetMessage(), maxText); err != nil {
+		return err
 	}
 	if maxSize := maxText + encodedSlack; size > maxSize {
 		return &Error{Field: "message", Rule: fmt.Sprintf("comes in a note of %d bytes: at most %d are allowed, unknown fields included", size, maxSize)}
 	}
 	return nil
+}
+
+// LeaveNote returns an [*Error] if the location of a request is missing or not on Earth, its text is longer than
+// maxText bytes, or its id is longer than maxID bytes. A maxText of 0 is no limit.
+func LeaveNote(request *routeguidev1.LeaveNoteRequest, maxText, maxID int) error {
+	if err := Point("location", request.GetLocation()); err != nil {
+		return err
+	}
+	if maxText > 0 {
+		if err := atMost("text", request.GetText(), maxText); err != nil {
+			return err
+		}
+	}
+	return atMost("id", request.GetId(), maxID)
+}
+
+// atMost returns an [*Error] if the value of a field is longer than most bytes.
+func atMost(field, value string, most int) error {
+	if len(value) <= most {
+		return nil
+	}
+	return &Error{Field: field, Rule: fmt.Sprintf("is %d bytes long: at most %d are allowed", len(value), most)}
 }
 
 func latitude(field string, point *routeguide.Point) error {

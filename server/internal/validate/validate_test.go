@@ -66,7 +66,7 @@ func TestRectangleRequiresCornersAndAllowsAntimeridian(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := field(t, validate.Rectangle(&routeguide.Rectangle{Lo: test.lo, Hi: test.hi})); got != test.blamed {
+			if got := field(t, validate.Rectangle("", &routeguide.Rectangle{Lo: test.lo, Hi: test.hi})); got != test.blamed {
 				t.Errorf("blames %q, want %q", got, test.blamed)
 			}
 		})

@@ -20,12 +20,14 @@ import (
 	"example.com/routeguide/server/internal/validate"
 )
 
-// line is one note as JSON. Member names are those of the contract, plus time and encoded.
+// line is one note as JSON. Member names are those of the contract, plus time, id and encoded.
 type line struct {
 	Location *point  `json:"location"`
 	Message  *string `json:"message"`
 	// Time is the time of receipt, in RFC 3339 with nanoseconds, UTC.
 	Time *time.Time `json:"time"`
+	// ID is the ID that the client gave the note, if any.
+	ID string `json:"id,omitzero"`
 	// Encoded is the note as the client sent it, in Base64. It is present only if location and message do not
 	// encode to it.
 	Encoded *string `json:"encoded,omitzero"`
@@ -47,6 +49,7 @@ func marshal(location notes.Location, kept notes.Note) ([]byte, error) {
 		Location: &point{location.Latitude, location.Longitude},
 		Message:  new(note.GetMessage()),
 		Time:     &received,
+		ID:       kept.ID,
 	}
 	reencoded, err := line.encode()
 	if err != nil {
@@ -92,6 +95,9 @@ func unmarshal(text []byte, maxText int) (notes.Location, notes.Note, error) {
 	if pointer, err := line.checkTime(); err != nil {
 		return fail(pointer, err)
 	}
+	if len(line.ID) > notes.MaxID {
+		return fail("/id", fmt.Errorf("id: %d bytes are more than %d", len(line.ID), notes.MaxID))
+	}
 	encoded, note, err := line.note(maxText)
 	if err != nil {
 		return fail(line.locate(err))
@@ -100,7 +106,7 @@ func unmarshal(text []byte, maxText int) (notes.Location, notes.Note, error) {
 		return fail(pointer, err)
 	}
 	location := notes.Location{Latitude: note.GetLocation().GetLatitude(), Longitude: note.GetLocation().GetLongitude()}
-	return location, notes.Note{Time: line.Time.UnixNano(), Encoded: encoded}, nil
+	return location, notes.Note{Time: line.Time.UnixNano(), ID: line.ID, Encoded: encoded}, nil
 }
 
 // The valid years of a note's time.

@@ -25,7 +25,7 @@ const second = int64(time.Second)
 // is called with the number of notes so far.
 func Export(ctx context.Context, store notes.Store, to io.Writer, progress func(notes int)) (count int, err error) {
 	buffered := bufio.NewWriterSize(to, 1<<16)
-	for location, err := range store.Locations(ctx) {
+	for location, err := range store.Locations(ctx, notes.World, nil) {
 		if err != nil {
 			return count, err
 		}
@@ -216,7 +216,7 @@ func (w *window) append(ctx context.Context, store notes.Store, location notes.L
 }
 
 // Settle implements [notes.Owner].
-func (w *window) Settle(number uint64, _ notes.Position, err error) {
+func (w *window) Settle(number uint64, _ notes.Receipt, err error) {
 	defer w.settling.Done()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 
 	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/memorystore"
 	"example.com/routeguide/server/internal/notes/notefile"
 )
 
@@ -36,11 +37,14 @@ func note(t *testing.T, longitude int32, text string, time int64) (notes.Locatio
 
 func fill(t *testing.T) notes.Store {
 	t.Helper()
-	store := notes.NewMemory()
+	store := memorystore.New()
 	for i := range 2000 {
 		location, note := note(t, int32(i%7), fmt.Sprintf("note %d \u2603 \"quoted\"\n", i/2), int64(1e18+i/4))
 		if i%5 == 0 {
 			note.Encoded = append(note.Encoded, 0x98, 0x06, 0x07) // the unknown field 99
+		}
+		if i%3 == 0 {
+			note.ID = fmt.Sprint("id \"", i)
 		}
 		if _, err := notes.Append(t.Context(), store, location, note); err != nil {
 			t.Fatal(err)
@@ -78,7 +82,7 @@ func TestExportImportRoundTrip(t *testing.T) {
 	if got := strings.Count(file, "\n"); got != 2000 {
 		t.Errorf("the file has %d lines, want 2000", got)
 	}
-	store := notes.NewMemory()
+	store := memorystore.New()
 	added, present, redated, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
 	if redated != 0 || added != 2000 || present != 0 || err != nil {
 		t.Errorf("got %d added, %d present, %v", added, present, err)
@@ -93,7 +97,7 @@ func TestImportIsIdempotentAfterCrash(t *testing.T) {
 	file := export(t, fill(t))
 	lines := strings.SplitAfter(file, "\n")
 	for _, done := range []int{0, 1, 999, 1999, 2000} {
-		store := notes.NewMemory()
+		store := memorystore.New()
 		for _, part := range []string{strings.Join(lines[:done], ""), file, file} {
 			if _, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(part), maxText, nil); err != nil {
 				t.Fatal(err)
@@ -118,7 +122,7 @@ func TestImportRedatesNotesFromTheFuture(t *testing.T) {
 	}
 	file := strings.Join(lines, "\n")
 	for done := range len(lines) + 1 { // the line at which a previous import crashed
-		store := notes.NewMemory()
+		store := memorystore.New()
 		before := notes.Now()
 		for _, test := range []struct {
 			file           string
@@ -210,7 +214,7 @@ func TestImportRefusesDamagedLines(t *testing.T) {
 		// A text over the limit.
 		`{"location":{},"message":"` + strings.Repeat(`\u2603`, 34) + `","time":"2026-01-02T03:04:05Z"}`: "byte 26: message: is 102 bytes long: at most 100",
 	} {
-		store := notes.NewMemory()
+		store := memorystore.New()
 		added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(good+"\n\n"+bad+"\n"+good+"\n"), 100, nil)
 		if want := "line 3: " + want; err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), want) {
 			t.Errorf("%.100s: got %v, want %q", bad, err, want)
@@ -231,7 +235,7 @@ func TestImportLimitsEncodedNotes(t *testing.T) {
 	}
 	line := fmt.Sprintf(`{"encoded":%q,"time":"2026-01-02T03:04:05Z"}`, base64.StdEncoding.EncodeToString(wire))
 	for maxText, want := range map[int]string{100: "message: comes in a note of 1209 bytes: at most 1124 are allowed", 200: "", 0: ""} {
-		added, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(line), maxText, nil)
+		added, _, _, err := notefile.Import(t.Context(), memorystore.New(), strings.NewReader(line), maxText, nil)
 		if want == "" && (added != 1 || err != nil) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("up to %d bytes: got %d added, %v, want %q", maxText, added, err, want)
 		}
@@ -252,7 +256,7 @@ func TestImportAcceptsValidLines(t *testing.T) {
 		"encoded alone":               `{"encoded":"CgA=","time":"2026-01-02T03:04:05Z"}`,
 		"a text as long as may be":    `{"location":{},"message":"` + strings.Repeat("x", maxText) + `","time":"2026-01-02T03:04:05Z"}`,
 	} {
-		added, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil)
+		added, _, _, err := notefile.Import(t.Context(), memorystore.New(), strings.NewReader(file), maxText, nil)
 		if added != 1 || err != nil {
 			t.Errorf("%s: got %d added, %v", name, added, err)
 		}
@@ -262,7 +266,7 @@ func TestImportAcceptsValidLines(t *testing.T) {
 func TestImportErrorNamesUTF16(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"\xff\xfe{\x00}\x00\n\x00", "\xfe\xff\x00{\x00}\x00\n"} {
-		if _, _, _, err := notefile.Import(t.Context(), notes.NewMemory(), strings.NewReader(file), maxText, nil); err == nil || !strings.Contains(err.Error(), "line 1: byte 1: it begins with a byte order mark of UTF-16") {
+		if _, _, _, err := notefile.Import(t.Context(), memorystore.New(), strings.NewReader(file), maxText, nil); err == nil || !strings.Contains(err.Error(), "line 1: byte 1: it begins with a byte order mark of UTF-16") {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -284,7 +288,7 @@ func (s *late) Append(ctx context.Context, location notes.Location, note notes.N
 		s.second = ticket
 		return
 	case 4:
-		s.second.Owner.Settle(s.second.Number, 0, errLate)
+		s.second.Owner.Settle(s.second.Number, notes.Receipt{}, errLate)
 	}
 	s.Store.Append(ctx, location, note, ticket)
 }
@@ -293,7 +297,7 @@ func TestImportErrorNamesLineOfAppendError(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfter(export(t, fill(t)), "\n")
 	file := "\n" + strings.Join(lines[:5], "")
-	added, _, _, err := notefile.Import(t.Context(), &late{Store: notes.NewMemory()}, strings.NewReader(file), maxText, nil)
+	added, _, _, err := notefile.Import(t.Context(), &late{Store: memorystore.New()}, strings.NewReader(file), maxText, nil)
 	if !errors.Is(err, errLate) || !strings.HasPrefix(err.Error(), "line 3: ") || added != 3 {
 		t.Errorf("got %d added, %v, want the error of line 3, and the three others before the fifth", added, err)
 	}
@@ -303,7 +307,7 @@ func TestImportErrorNamesLineOfAppendError(t *testing.T) {
 func TestImportErrorIfOrderWouldChange(t *testing.T) {
 	t.Parallel()
 	lines := strings.SplitAfter(export(t, fill(t)), "\n")
-	store := notes.NewMemory()
+	store := memorystore.New()
 	if added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(lines[1]), maxText, nil); added != 1 || err != nil {
 		t.Fatalf("got %d added, %v", added, err)
 	}
@@ -315,7 +319,7 @@ func TestImportErrorIfOrderWouldChange(t *testing.T) {
 
 func TestImportAddsDuplicateLines(t *testing.T) {
 	t.Parallel()
-	store := notes.NewMemory()
+	store := memorystore.New()
 	for want, file := range []string{good, good + "\n" + good} {
 		added, present, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
 		if added != 1 || present != want || err != nil {
@@ -332,7 +336,7 @@ func TestExportErrorOfLastWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	store := notes.NewMemory()
+	store := memorystore.New()
 	location, note := note(t, 1, "a", 1e18)
 	if _, err := notes.Append(t.Context(), store, location, note); err != nil {
 		t.Fatal(err)
@@ -347,9 +351,9 @@ type broken struct{ notes.Store }
 
 var errBroken = errors.New("locations error")
 
-func (s broken) Locations(ctx context.Context) iter.Seq2[notes.Location, error] {
+func (s broken) Locations(ctx context.Context, within notes.Rectangle, after *notes.Location) iter.Seq2[notes.Location, error] {
 	return func(yield func(notes.Location, error) bool) {
-		for location, err := range s.Store.Locations(ctx) {
+		for location, err := range s.Store.Locations(ctx, within, after) {
 			if !yield(location, err) {
 				return
 			}
@@ -423,7 +427,7 @@ func TestCount(t *testing.T) {
 	if stats.Notes != 2000 || stats.Locations != 7 || stats.Longest != 286 || stats.Oldest.UnixNano() != 1e18 || stats.Newest.UnixNano() != 1e18+499 {
 		t.Errorf("got %+v", stats)
 	}
-	store := notes.NewMemory()
+	store := memorystore.New()
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +441,7 @@ func FuzzImport(f *testing.F) {
 	f.Add(`{"location":{"latitude":1.5},"message":"\ud800","massage":[{}],"encoded":"!"}`)
 	f.Add(`{"location":null,"encoded":"CgIIAQ==","time":"2026-01-02T03:04:05Z"}`)
 	f.Fuzz(func(t *testing.T, file string) {
-		store := notes.NewMemory()
+		store := memorystore.New()
 		added, _, _, err := notefile.Import(t.Context(), store, strings.NewReader(file), maxText, nil)
 		if err != nil {
 			return

@@ -26,7 +26,7 @@ type Stats struct {
 func Count(ctx context.Context, store notes.Store, progress func(notes int)) (Stats, error) {
 	var stats Stats
 	oldest, newest := int64(math.MaxInt64), int64(math.MinInt64)
-	for location, err := range store.Locations(ctx) {
+	for location, err := range store.Locations(ctx, notes.World, nil) {
 		if err != nil {
 			return stats, err
 		}

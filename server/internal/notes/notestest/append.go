@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
@@ -25,21 +26,48 @@ type receipts struct {
 	settled   sync.WaitGroup
 	mu        sync.Mutex // guards the rest
 	positions map[uint64]notes.Position
+	alone     []uint64 // numbers of the notes that are alone
 	errs      []error
 }
 
-func (r *receipts) Settle(number uint64, position notes.Position, err error) {
+func (r *receipts) Settle(number uint64, receipt notes.Receipt, err error) {
 	defer r.settled.Done()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, twice := r.positions[number]; twice {
 		err = errors.Join(err, fmt.Errorf("note %d is settled twice", number))
 	}
-	r.positions[number] = position
+	r.positions[number] = receipt.Position
+	if receipt.Alone {
+		r.alone = append(r.alone, number)
+	}
 	if err != nil {
 		r.errs = append(r.errs, err)
 	}
 }
+
+// appendAll appends a note at each location, without waiting for it. The receipts have the index of the location.
+func appendAll(t *testing.T, store notes.Store, locations []notes.Location, note func(i int) notes.Note) *receipts {
+	t.Helper()
+	owner := &receipts{positions: make(map[uint64]notes.Position)}
+	owner.settled.Add(len(locations))
+	for i, location := range locations {
+		store.Append(t.Context(), location, note(i), notes.Ticket{Owner: owner, Number: uint64(i)})
+	}
+	owner.settled.Wait()
+	if err := errors.Join(owner.errs...); err != nil {
+		t.Fatal(err)
+	}
+	return owner
+}
+
+// times returns a location a number of times.
+func times(count int, location notes.Location) []notes.Location {
+	return slices.Repeat([]notes.Location{location}, count)
+}
+
+// short returns a note for [appendAll].
+func short(int) notes.Note { return draft("a") }
 
 func oneOrder(t *testing.T, store notes.Store) {
 	const writers, count, locations = 16, 500, 3

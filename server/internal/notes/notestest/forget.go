@@ -2,7 +2,6 @@ package notestest
 
 import (
 	"context"
-	"errors"
 	"math"
 	"strings"
 	"sync"
@@ -17,9 +16,7 @@ func forget(t *testing.T, store notes.Store) {
 	for _, text := range []string{"1", "22", "55555", "3", "666666"} {
 		add(t, store, mixed, text)
 	}
-	for range 3000 {
-		add(t, store, old, "1")
-	}
+	appendAll(t, store, times(3000, old), short)
 	add(t, store, young, "55555")
 	if count, err := store.Forget(ctx, 5); count != 3002 || err != nil {
 		t.Errorf("Forget: got %d, %v, want 3002", count, err)
@@ -30,7 +27,7 @@ func forget(t *testing.T, store notes.Store) {
 	if count, err := store.Forget(ctx, 5); count != 0 || err != nil {
 		t.Errorf("Forget again: got %d, %v, want 0", count, err)
 	}
-	for location, err := range store.Locations(ctx) {
+	for location, err := range store.Locations(ctx, notes.World, nil) {
 		if location == old || err != nil {
 			t.Errorf("%v, %v is listed after all its notes were forgotten", location, err)
 		}
@@ -44,17 +41,10 @@ func forget(t *testing.T, store notes.Store) {
 // young note.
 func fill(t *testing.T, store notes.Store, location notes.Location, log string) {
 	t.Helper()
-	owner := &receipts{positions: make(map[uint64]notes.Position)}
-	owner.settled.Add(len(log))
-	for i, age := range []byte(log) {
-		time := map[byte]int64{'o': 1, 'y': 1000, 'f': math.MaxInt64 / 2}[age]
-		note := notes.Note{Time: time, Encoded: []byte{age}}
-		store.Append(t.Context(), location, note, notes.Ticket{Owner: owner, Number: uint64(i)})
-	}
-	owner.settled.Wait()
-	if err := errors.Join(owner.errs...); err != nil {
-		t.Fatal(err)
-	}
+	appendAll(t, store, times(len(log), location), func(i int) notes.Note {
+		time := map[byte]int64{'o': 1, 'y': 1000, 'f': math.MaxInt64 / 2}[log[i]]
+		return notes.Note{Time: time, Encoded: []byte{log[i]}}
+	})
 }
 
 // ages returns what is left of a log that fill has appended.
@@ -152,14 +142,14 @@ func forgetMeanwhile(t *testing.T, store notes.Store) {
 				if i >= count/2 {
 					text = "young"
 				}
-				position, err := notes.Append(ctx, store, location, draft(text))
+				receipt, err := notes.Append(ctx, store, location, draft(text))
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				log := read(t, store, location, notes.Span{Through: position})
-				if text == "young" && (len(log) == 0 || log[len(log)-1].Position != position) {
-					t.Errorf("the note at %d is not the last one of the range", position)
+				log := read(t, store, location, notes.Span{Through: receipt.Position})
+				if text == "young" && (len(log) == 0 || log[len(log)-1].Position != receipt.Position) {
+					t.Errorf("the note at %d is not the last one of the range", receipt.Position)
 				}
 			}
 		})

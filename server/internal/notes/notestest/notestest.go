@@ -3,6 +3,7 @@ package notestest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -39,7 +40,16 @@ func Run(t *testing.T, open Opener) {
 		"Range of huge notes":                          hugeNote,
 		"Range can be left early":                      leftEarly,
 		"Range ends with its context":                  cancelled,
+		"Receipt.Alone of first notes only":            alone,
+		"ID is kept once":                              keptOnce,
+		"ID is kept once by concurrent appends":        keptOnceConcurrently,
 		"Locations lists each location once":           locations,
+		"Locations in a rectangle":                     rectangles,
+		"Locations ends with its context":              locationsCancelled,
+		"Changes replays every note":                   changes,
+		"Changes is ErrOutOfRange beyond the end":      changesOutOfRange,
+		"Subscribe announces every note in order":      announcements,
+		"Subscribe ends":                               unsubscribed,
 		"Forget removes the old prefix of each log":    forget,
 		"Forget with notes dated in the future":        forgetFuture,
 		"Forget with long logs dated in the future":    forgetLongFuture,
@@ -58,16 +68,30 @@ func Run(t *testing.T, open Opener) {
 			test(t, store)
 		})
 	}
-	t.Run("notes and positions survive a restart", func(t *testing.T) {
+	t.Run("Lineage is of one store", func(t *testing.T) {
 		t.Parallel()
-		store, reopen := open(t)
-		if reopen != nil {
-			store = restarts(t, store, reopen)
+		first, _ := open(t)
+		second, _ := open(t)
+		if first.Lineage() == "" || first.Lineage() == second.Lineage() {
+			t.Errorf("two stores have the lineages %q and %q", first.Lineage(), second.Lineage())
 		}
-		if err := store.Close(); err != nil {
+		if err := errors.Join(first.Close(), second.Close()); err != nil {
 			t.Error(err)
 		}
 	})
+	for name, test := range map[string]func(*testing.T, notes.Store, func() notes.Store) notes.Store{
+		"notes and positions survive a restart": restarts,
+		"a store agrees with a model":           agrees,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, reopen := open(t)
+			store = test(t, store, reopen)
+			if err := store.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // read returns the notes of a range.
@@ -92,11 +116,17 @@ func read(t *testing.T, store notes.Store, location notes.Location, span notes.S
 // add appends a note and returns its position. The time of the note is the length of its text.
 func add(t *testing.T, store notes.Store, location notes.Location, text string) notes.Position {
 	t.Helper()
-	position, err := notes.Append(t.Context(), store, location, draft(text))
+	return appended(t, store, location, draft(text)).Position
+}
+
+// appended appends a note and returns its receipt.
+func appended(t *testing.T, store notes.Store, location notes.Location, note notes.Note) notes.Receipt {
+	t.Helper()
+	receipt, err := notes.Append(t.Context(), store, location, note)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return position
+	return receipt
 }
 
 func draft(text string) notes.Note {

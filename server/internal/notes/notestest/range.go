@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"testing"
 
@@ -43,15 +42,7 @@ func newest(t *testing.T, store notes.Store) {
 
 func longLog(t *testing.T, store notes.Store) {
 	const count, size = 3000, 1000
-	owner := &receipts{positions: make(map[uint64]notes.Position)}
-	owner.settled.Add(count)
-	for i := range count {
-		store.Append(t.Context(), notes.Location{}, draft(fmt.Sprintf("%0*d", size, i)), notes.Ticket{Owner: owner, Number: uint64(i)})
-	}
-	owner.settled.Wait()
-	if err := errors.Join(owner.errs...); err != nil {
-		t.Fatal(err)
-	}
+	appendAll(t, store, times(count, notes.Location{}), func(i int) notes.Note { return draft(fmt.Sprintf("%0*d", size, i)) })
 	chunks, seen := 0, 0
 	for chunk, err := range store.Range(t.Context(), notes.Location{}, notes.Everything) {
 		if err != nil {
@@ -105,37 +96,5 @@ func cancelled(t *testing.T, store notes.Store) {
 	}
 	if !errors.Is(last, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", last)
-	}
-}
-
-func locations(t *testing.T, store notes.Store) {
-	want := make(map[notes.Location]bool)
-	for i := range int32(3000) {
-		location := notes.Location{Latitude: i - 1500, Longitude: -i * 7}
-		want[location] = true
-		add(t, store, location, "a")
-		if i%10 == 0 {
-			add(t, store, location, "b")
-		}
-	}
-	for _, extreme := range []notes.Location{
-		{Latitude: math.MinInt32, Longitude: math.MaxInt32},
-		{Latitude: math.MaxInt32, Longitude: math.MinInt32},
-		{Latitude: math.MaxInt32, Longitude: math.MaxInt32},
-	} {
-		want[extreme] = true
-		add(t, store, extreme, "a")
-	}
-	for location, err := range store.Locations(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !want[location] {
-			t.Errorf("%v has no notes, or is listed twice", location)
-		}
-		delete(want, location)
-	}
-	if len(want) > 0 {
-		t.Errorf("%d locations are not listed", len(want))
 	}
 }

@@ -35,7 +35,7 @@ func errorsOf(t *testing.T, store notes.Store, locations ...notes.Location) map[
 		}
 		found[fmt.Sprint("Range at ", location)] = last
 	}
-	for _, err := range store.Locations(t.Context()) {
+	for _, err := range store.Locations(t.Context(), notes.World, nil) {
 		found["Locations"] = err
 	}
 	_, found["Forget"] = store.Forget(t.Context(), 0)
@@ -90,6 +90,8 @@ func TestAppendErrUnknownIfFolderMovesDuringSync(t *testing.T) {
 	}))
 	health := make(chan error, 10)
 	store := open(t, pebblestore.Options{Dir: dir, FS: disk, Health: func(err error) { health <- err }})
+	announced := make(chan notes.Announcement, 10)
+	defer store.Subscribe(func(announcement notes.Announcement) { announced <- announcement })()
 	armed.Store(true)
 	if _, err := notes.Append(t.Context(), store, notes.Location{}, notes.Note{Time: 1, Encoded: []byte("a")}); !errors.Is(err, notes.ErrUnknown) {
 		t.Errorf("got %v, want notes.ErrUnknown", err)
@@ -102,6 +104,13 @@ func TestAppendErrUnknownIfFolderMovesDuringSync(t *testing.T) {
 		t.Errorf("health is %v with the folder back", err)
 	}
 	checkLength(t, store, 1)
+	// Subscribers are told that they have missed the note.
+	for i, missed := range []bool{true, false} {
+		position := keep(t, store, notes.Location{}, 1).Position
+		if got := <-announced; got.Missed != missed || len(got.Changes) != 1 || got.Changes[0].Note.Position != position {
+			t.Errorf("announcement %d is %v, want that of %d", i, got, position)
+		}
+	}
 	if err := store.Close(); err != nil {
 		t.Error(err)
 	}

@@ -16,7 +16,7 @@ const (
 	// between minReserve and maxReserve bytes.
 	reservePart = 20
 	minReserve  = 64 << 20
-	maxReserve  = 256 << 20
+	maxReserve  = 512 << 20
 	// checkInterval is the interval between two checks of the disk and the folder while nothing is written.
 	// Even on a busy machine there are at least two a second.
 	checkInterval = 250 * time.Millisecond

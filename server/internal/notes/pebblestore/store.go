@@ -2,23 +2,24 @@
 // note is settled once it is synced to the write-ahead log: it survives a crash of the process and a loss of
 // power. A folder can be open in one process at a time.
 //
-// Memory is bounded, whatever the size of the store: 64 MiB for the block cache, with the filters and indexes
-// of tables; 32 MiB for memtables; about 64 MiB for the cache of short logs; and 64 MiB for queued notes,
-// when chats append faster than the disk writes. With the overhead of Go's garbage collector, that is less
-// than 500 MiB.
+// Memory is bounded, whatever the size of the store: 96 MiB for the block cache, with memtables, and with the
+// filters and indexes of tables; 96 MiB for the cache of logs; 17 MiB for filters of locations; and
+// 64 MiB for queued notes, when chats append faster than the disk writes. Further filters, 8.5 MiB for each 4 million
+// notes, are files that are mapped into memory.
 package pebblestore
 
 import (
+	"cmp"
 	"context"
-	"encoding/binary"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"math"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,19 +28,19 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/internal/feed"
 )
 
 const (
-	blockCacheBytes = 64 << 20
+	blockCacheBytes = 96 << 20
 	memTableBytes   = 16 << 20
+	memTables       = 4 // those that are being filled, or written to tables
 	maxOpenTables   = 1000
-	bloomBits       = 10 // per key: a false positive rate of 1%
-	// Limits of a chunk of Range, in notes and bytes. A chunk of one note may exceed chunkBytes.
-	chunkNotes = 512
-	chunkBytes = 128 << 10
-	// locationsPerScan is the number of locations read with one iterator. An open iterator keeps deleted
-	// notes on the disk.
-	locationsPerScan = 1024
+	tableBytes      = 8 << 20   // size of a table of the first level
+	indexBytes      = 256 << 10 // a table has one index, and no index of indexes
+	// Tables of notes overlap, and merging them costs more than reading them: there may be many.
+	mergeTables, maxTables = 32, 128
+	bloomBits              = 10 // per key: a false positive rate of 1%
 )
 
 // ErrInUse is the error of Open while another process has the store open.
@@ -50,7 +51,7 @@ type Options struct {
 	// Dir is the folder of the store. Open creates it if it is missing.
 	Dir string
 	// MaxBytes is the largest size of the folder; 0 is no limit. Notes beyond it get [notes.ErrNoRoom]. During
-	// compactions the folder can grow a little larger.
+	// compactions the folder can grow by 400 MiB more.
 	MaxBytes int64
 	// Logger receives the log of the engine; nil is none.
 	Logger *slog.Logger
@@ -65,17 +66,30 @@ type Options struct {
 	OnCommit func(took time.Duration)
 	// FS is the file system; the default is that of the operating system.
 	FS vfs.FS
+
+	epochNotes, replayedChanges int // for tests; 0 is the default
 }
 
 // A Store is a [notes.Store] in a folder.
 type Store struct {
-	db         *pebble.DB
+	db      *pebble.DB
+	dir     string
+	fs      vfs.FS
+	logger  *slog.Logger
+	lineage string
+	// epochNotes is the number of notes of an epoch. The files of filters are for it.
+	epochNotes int
+	replayed   int // changes that can be replayed
+	epochs     atomic.Pointer[epochs]
+	completed  chan struct{} // has an element while the finisher must look for complete epochs
+	forgetting chan struct{} // has an element during a Forget
 	cache      *logCache
+	feed       feed.Feed
 	folder     *folder
 	space      *space
 	committer  *committer
-	monitoring sync.WaitGroup
-	stop       chan struct{}
+	running    sync.WaitGroup     // monitor and finisher
+	stop       context.CancelFunc // ends them
 
 	open   sync.RWMutex // guards closed; read-locked while the database is in use
 	closed bool
@@ -97,49 +111,113 @@ func Open(options Options) (*Store, error) {
 	if options.FS == nil {
 		options.FS = vfs.Default
 	}
-	store := &Store{cache: newLogCache(), stop: make(chan struct{})}
+	store := &Store{
+		dir:        options.Dir,
+		fs:         options.FS,
+		logger:     options.Logger,
+		epochNotes: cmp.Or(options.epochNotes, epochNotes),
+		replayed:   cmp.Or(options.replayedChanges, replayedChanges),
+		completed:  make(chan struct{}, 1),
+		forgetting: make(chan struct{}, 1),
+		cache:      newLogCache(),
+	}
 	engine := &engineLog{logger: options.Logger, fatal: options.Fatal}
 	store.folder = newFolder(options.Dir, engine.end)
 	engine.folder = store.folder
 	store.space = newSpace(options, store.folder)
-	db, err := pebble.Open(options.Dir, engineOptions(options, store.space, engine))
-	if err != nil {
+	if err := migrate(options, engine, migrationDefaults); err != nil {
+		return nil, err
+	}
+	var err error
+	if store.db, err = pebble.Open(options.Dir, engineOptions(retryFS{options.FS, store.space}, engine)); err != nil {
 		return nil, explainOpen(options.Dir, engine, err)
 	}
-	last, err := lastPosition(db)
+	state, err := store.load()
 	if err == nil {
 		err = store.folder.pin(options.FS)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the store of notes in %s: %w", options.Dir, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open the store of notes in %s: %w", options.Dir, err), store.db.Close())
 	}
-	store.db = db
 	store.space.check(store.folder.check())
-	store.committer = newCommitter(db, store.cache, store.space, last, options.OnCommit)
-	store.monitoring.Go(func() { store.space.monitor(store.stop) })
+	store.committer = newCommitter(store, state, options.OnCommit)
+	var ctx context.Context
+	ctx, store.stop = context.WithCancel(context.Background())
+	store.running.Go(func() { store.space.monitor(ctx.Done()) })
+	store.running.Go(func() { store.finisher(ctx) })
 	return store, nil
 }
 
-func engineOptions(options Options, space *space, log *engineLog) *pebble.Options {
+// load reads what the store keeps about itself.
+func (s *Store) load() (state, error) {
+	state, err := readState(s.db)
+	if err != nil {
+		return state, err
+	}
+	list, err := readEpochs(s.db, state)
+	if err != nil {
+		return state, err
+	}
+	if len(list) == 0 {
+		list, err = s.create()
+	} else {
+		s.lineage, err = readLineage(s.db)
+	}
+	if err != nil {
+		return state, err
+	}
+	s.epochs.Store(&list)
+	return state, s.loadFilters(list, state.last)
+}
+
+// create initializes a new store.
+func (s *Store) create() (epochs, error) {
+	first := &epoch{first: 1}
+	first.oldest.Store(math.MaxInt64)
+	s.lineage = rand.Text()
+	batch := s.db.NewBatch()
+	err := errors.Join(batch.Set(first.key(), first.value(), nil), batch.Set(lineageKey, []byte(s.lineage), nil), batch.Commit(pebble.Sync))
+	return epochs{first}, errors.Join(err, batch.Close())
+}
+
+func readLineage(db *pebble.DB) (string, error) {
+	value, closer, err := db.Get(lineageKey)
+	if err != nil {
+		return "", fmt.Errorf("%w: lineage: %w", notes.ErrDamaged, err)
+	}
+	// A copy, made before Close: in a return statement, Go may convert after the call.
+	lineage := string(value)
+	return lineage, closer.Close()
+}
+
+func engineOptions(fs vfs.FS, log *engineLog) *pebble.Options {
 	engine := &pebble.Options{
 		Comparer:                    comparer,
-		FS:                          retryFS{options.FS, space},
+		FS:                          fs,
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   blockCacheBytes,
 		MemTableSize:                memTableBytes,
-		MemTableStopWritesThreshold: 2,
+		MemTableStopWritesThreshold: memTables,
 		MaxOpenFiles:                maxOpenTables,
-		// Let writes wait only for a compaction that is far behind: a note is one key, written once.
-		L0CompactionThreshold: 4,
-		L0StopWritesThreshold: 64,
-		Logger:                log,
+		L0CompactionThreshold:       mergeTables,
+		L0StopWritesThreshold:       maxTables,
+		// Merge straight into the last level: with levels between, a note would be written once more for each.
+		LBaseMaxBytes: math.MaxInt64,
+		Logger:        log,
 		EventListener: &pebble.EventListener{
 			BackgroundError: log.background,
 			DataCorruption:  log.corruption,
 		},
 	}
+	engine.TargetFileSizes[0] = tableBytes
+	// The notes of a log share a prefix: the engine would take all but the first for old versions, and store their values
+	// apart, at the end of the table.
+	engine.Experimental.SpanPolicyFunc = func([]byte) (policy pebble.SpanPolicy, endKey []byte, err error) {
+		return pebble.SpanPolicy{DisableValueSeparationBySuffix: true}, nil, nil
+	}
 	for i := range engine.Levels {
 		engine.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
+		engine.Levels[i].IndexBlockSize = indexBytes
 	}
 	return engine
 }
@@ -177,21 +255,6 @@ func isIncomplete(err error) bool {
 	return strings.Contains(err.Error(), "unknown to the objstorage provider") || strings.Contains(err.Error(), "object size mismatch")
 }
 
-func lastPosition(db *pebble.DB) (notes.Position, error) {
-	value, closer, err := db.Get(lastKey)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, damaged(err)
-	}
-	defer closer.Close()
-	if len(value) != 8 {
-		return 0, fmt.Errorf("%w: the last position has %d bytes", notes.ErrDamaged, len(value))
-	}
-	return notes.Position(binary.BigEndian.Uint64(value)), nil
-}
-
 // damaged returns an error of the engine in the terms of the contract.
 func damaged(err error) error {
 	if pebble.IsCorruptionError(err) {
@@ -205,171 +268,18 @@ func (s *Store) Append(ctx context.Context, location notes.Location, note notes.
 	s.committer.append(ctx, pendingNote{location, note, ticket})
 }
 
-// Range implements [notes.Store].
-func (s *Store) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
-	return func(yield func([]notes.Note, error) bool) {
-		// The engine would return notes that are written and not synced: hide them.
-		span.Through = min(span.Through, notes.Position(s.committer.synced.Load()))
-		if log, ok := s.cache.get(location); ok && ctx.Err() == nil && !s.isClosed() && !s.folder.missing.Load() {
-			if log = span.Of(log); len(log) > 0 {
-				yield(log, nil)
-			}
-			return
-		}
-		if span.Newest > 0 {
-			var err error
-			if span, err = s.newest(location, span); err != nil {
-				yield(nil, err)
-				return
-			}
-		}
-		for chunk := (&chunk{}); span.After < span.Through; {
-			err := ctx.Err()
-			if err == nil {
-				err = s.read(chunk, location, span)
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if len(chunk.notes) == 0 || !yield(chunk.notes, nil) || !chunk.more {
-				return
-			}
-			span.After = chunk.notes[len(chunk.notes)-1].Position
-		}
-	}
-}
-
-// chunk is a part of a log, copied out of the engine.
-type chunk struct {
-	notes []notes.Note
-	bytes []byte
-	more  bool // another chunk may follow
-}
-
-// read copies the first chunk of a span.
-func (s *Store) read(chunk *chunk, location notes.Location, span notes.Span) error {
-	chunk.notes, chunk.bytes, chunk.more = chunk.notes[:0], chunk.bytes[:0], false
-	return s.iterate(location, span, func(iterator *pebble.Iterator) error {
-		for valid := iterator.First(); valid; valid = iterator.Next() {
-			value, err := iterator.ValueAndErr()
-			if err != nil {
-				return err
-			}
-			if len(chunk.notes) > 0 && (len(chunk.notes) == chunkNotes || len(chunk.bytes)+len(value) > chunkBytes) {
-				chunk.more = true
-				return nil
-			}
-			if len(chunk.bytes)+len(value) > cap(chunk.bytes) {
-				// The notes so far keep the old array. A chunk seldom grows more than once.
-				chunk.bytes = make([]byte, 0, min(max(2*cap(chunk.bytes), len(value), 4<<10), max(chunkBytes, len(value))))
-			}
-			start := len(chunk.bytes)
-			chunk.bytes = append(chunk.bytes, value...)
-			_, note, err := parseNote(iterator.Key(), chunk.bytes[start:])
-			if err != nil {
-				return err
-			}
-			chunk.notes = append(chunk.notes, note)
-		}
-		return nil
-	})
-}
-
-// newest returns the span with Newest resolved: its After is the position before the newest notes.
-func (s *Store) newest(location notes.Location, span notes.Span) (notes.Span, error) {
-	skip := span.Newest
-	span.Newest = 0
-	err := s.iterate(location, span, func(iterator *pebble.Iterator) error {
-		valid := iterator.Last()
-		for ; valid && skip > 0; valid = iterator.Prev() {
-			skip--
-		}
-		if valid {
-			_, position, err := parseKey(iterator.Key())
-			span.After = position
-			return err
-		}
-		return nil
-	})
-	return span, err
-}
-
-// iterate calls read with an iterator over a span of a log.
-func (s *Store) iterate(location notes.Location, span notes.Span, read func(*pebble.Iterator) error) error {
-	upper := appendPrefix(nil, location)
-	if span.Through == math.MaxUint64 {
-		upper = comparer.ImmediateSuccessor(nil, upper)
-	} else {
-		upper = binary.BigEndian.AppendUint64(upper, uint64(span.Through)+1)
-	}
-	return s.iterateKeys(&pebble.IterOptions{LowerBound: appendKey(nil, location, span.After+1), UpperBound: upper}, read)
-}
-
-// iterateKeys calls read with an iterator, which is closed afterwards.
-func (s *Store) iterateKeys(options *pebble.IterOptions, read func(*pebble.Iterator) error) error {
-	s.open.RLock()
-	defer s.open.RUnlock()
-	if s.closed {
-		return notes.ErrClosed
-	}
-	if err := s.folder.check(); err != nil {
-		return err // The engine could not open further files.
-	}
-	iterator, err := s.db.NewIter(options)
-	if err != nil {
-		return damaged(err)
-	}
-	err = read(iterator)
-	return damaged(errors.Join(err, iterator.Close()))
-}
-
 func (s *Store) isClosed() bool {
 	s.open.RLock()
 	defer s.open.RUnlock()
 	return s.closed
 }
 
-// Locations implements [notes.Store].
-func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] {
-	return func(yield func(notes.Location, error) bool) {
-		next := []byte{noteTag}
-		for locations := []notes.Location(nil); next != nil; {
-			err := ctx.Err()
-			if err == nil {
-				locations, next, err = s.locations(locations[:0], next)
-			}
-			if err != nil {
-				yield(notes.Location{}, err)
-				return
-			}
-			for _, location := range locations {
-				if !yield(location, nil) {
-					return
-				}
-			}
-		}
-	}
-}
+// Lineage implements [notes.Store].
+func (s *Store) Lineage() string { return s.lineage }
 
-// locations appends up to locationsPerScan locations from a key on. It returns the key to continue at, or nil
-// at the end.
-func (s *Store) locations(locations []notes.Location, from []byte) (_ []notes.Location, next []byte, err error) {
-	err = s.iterateKeys(&pebble.IterOptions{LowerBound: from, UpperBound: []byte{noteTag + 1}}, func(iterator *pebble.Iterator) error {
-		for valid := iterator.First(); valid; valid = iterator.NextPrefix() {
-			location, _, err := parseKey(iterator.Key())
-			if err != nil {
-				return err
-			}
-			if len(locations) == locationsPerScan {
-				next = appendPrefix(nil, location)
-				return nil
-			}
-			locations = append(locations, location)
-		}
-		return nil
-	})
-	return locations, next, err
+// Subscribe implements [notes.Store].
+func (s *Store) Subscribe(announce func(notes.Announcement)) (unsubscribe func()) {
+	return s.feed.Subscribe(announce)
 }
 
 // Size returns the total size of the store's files in bytes.
@@ -383,8 +293,8 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		s.space.setCloseDeadline(time.Now().Add(closeTimeout))
 		s.committer.close()
-		close(s.stop)
-		s.monitoring.Wait()
+		s.stop()
+		s.running.Wait()
 		s.open.Lock()
 		defer s.open.Unlock()
 		s.closed = true

@@ -12,9 +12,9 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
-// notStored maps prefixes of Redis errors to errors of [notes.Store]. With these, Redis certainly did not run
-// the script.
-var notStored = []struct {
+// refusals maps prefixes of Redis errors to errors of [notes.Store]. With these, Redis certainly did not run
+// the script, or that did nothing.
+var refusals = []struct {
 	prefix string
 	err    error
 }{
@@ -33,15 +33,29 @@ var notStored = []struct {
 	{"NOAUTH", notes.ErrUnavailable},
 	{"WRONGPASS", notes.ErrUnavailable},
 	{"NOPERM", notes.ErrUnavailable},
+	{"The user executing the script can't run this command", notes.ErrUnavailable}, // a read: permissions to write are checked first
+	{lineageCode, notes.ErrUnavailable},
+	{lostCode, notes.ErrUnavailable},
 }
+
+// The codes of the errors of appendScript: the partition has another lineage, which follows, or has lost the last
+// batch that this server knows.
+const (
+	lineageCode = "LINEAGE "
+	lostCode    = "LOST "
+)
 
 // writeError maps an error of a write to one of [notes.Store]: to [notes.ErrUnknown] unless the note was
 // certainly not kept.
 func writeError(err error) error {
-	if known := refused(err); known != nil {
-		return known
+	known := refused(err)
+	if known == nil {
+		return fmt.Errorf("%w: %w", notes.ErrUnknown, err)
 	}
-	return fmt.Errorf("%w: %w", notes.ErrUnknown, err)
+	if errors.Is(known, notes.ErrDamaged) {
+		return fmt.Errorf("%w: %w", notes.ErrUnknown, known) // Other notes of the batch may be kept.
+	}
+	return known
 }
 
 // readError maps an error of a read to one of [notes.Store]. If the caller's context has ended, it returns
@@ -61,7 +75,7 @@ func readError(ctx context.Context, err error) error {
 func refused(err error) error {
 	if reply, ok := rueidis.IsRedisErr(err); ok {
 		// An error inside a script has a suffix that names the script.
-		for _, known := range notStored {
+		for _, known := range refusals {
 			if strings.HasPrefix(strings.TrimPrefix(reply.Error(), "ERR "), known.prefix) {
 				return fmt.Errorf("%w: %w", known.err, err)
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,19 +18,13 @@ const (
 	probeTimeout  = time.Second
 	// startTimeout is the deadline of the check at the start.
 	startTimeout = 5 * time.Second
-	// probeKeys is the number of keys that a health check writes: so many that every master of a cluster most
-	// likely has one.
-	probeKeys = 16
-	// checkKey is the key of the check at the start.
-	checkKey = "routeguide:{check}"
+	// probedPartitions is the number of partitions that a health check looks at: so many that every master of a
+	// cluster most likely has one.
+	probedPartitions = 16
 )
 
 // probeElement is a valid element of a log: a probe needs the same permissions and memory as a note.
 var probeElement = encode(notes.Note{Encoded: []byte("probe")})
-
-func probeKey(number int) string {
-	return "routeguide:{probe-" + strconv.Itoa(number) + "}"
-}
 
 // monitor reports to Health when Redis stops or resumes accepting notes, or refuses them for another reason than
 // before, until ctx ends. The error is that of the check at the start.
@@ -46,6 +39,10 @@ func (s *Store) monitor(ctx context.Context, err error) {
 			return
 		}
 		err := s.probe(ctx)
+		if err == nil {
+			// Other servers may have seen that Redis has lost changes. A partition out of reach has no news.
+			_ = s.observe(ctx)
+		}
 		if ctx.Err() == nil && kind(err) != reported {
 			reported = kind(err)
 			s.health(err)
@@ -66,24 +63,26 @@ func kind(err error) string {
 	return "unreachable"
 }
 
-// probe is the health check: a write and a read by script, with keys on all masters. It returns an error if
-// no master serves both: then no note can be kept and answered.
+// probe is the health check: a write and a read by script, with keys on all masters, and the record of the store. It
+// returns an error if no master serves both: then no note can be kept and answered.
 func (s *Store) probe(ctx context.Context) error {
 	callCtx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	commands := make([]rueidis.Completed, 0, 2*probeKeys)
-	for number := range probeKeys {
-		commands = append(commands, s.probeWrite(probeKey(number)), s.probeRead(probeKey(number)))
+	count := min(len(s.partitions), probedPartitions)
+	commands := make([]rueidis.Completed, 0, 2*count)
+	for i := range count {
+		keys := s.partitions[i*len(s.partitions)/count].keys
+		commands = append(commands, s.probeWrite(keys), s.probeRead(keys))
 	}
 	results := s.client.DoMulti(callCtx, commands...)
 	var first error
-	for number := range probeKeys {
-		err := results[2*number].Error()
+	for i := range count {
+		err := noReply(results[2*i].Error())
 		if err == nil {
-			err = results[2*number+1].Error()
+			err = noReply(results[2*i+1].Error())
 		}
 		if err == nil {
-			return nil
+			return s.claimed(callCtx)
 		}
 		if first == nil {
 			first = explain(err)
@@ -92,38 +91,48 @@ func (s *Store) probe(ctx context.Context) error {
 	return first
 }
 
-func (s *Store) probeWrite(key string) rueidis.Completed {
-	return s.client.B().Eval().Script(probeScript).Numkeys(1).Key(key).Arg(probeElement).Build()
+// claimed makes sure that the store has its record, unless that cannot be written now: other masters may take notes.
+func (s *Store) claimed(ctx context.Context) error {
+	if err := s.claim(ctx); errors.Is(err, errOtherStore) {
+		return err
+	}
+	return nil
 }
 
-func (s *Store) probeRead(key string) rueidis.Completed {
-	return s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(key).Arg("0", "1", "0", "1", "1").Build()
+// noReply returns the error of a script that returns nothing.
+func noReply(err error) error {
+	if rueidis.IsRedisNil(err) {
+		return nil
+	}
+	return err
 }
 
-// requirement is a Redis command that the store uses.
+func (s *Store) probeWrite(keys keys) rueidis.Completed {
+	return s.client.B().Eval().Script(probeWriteScript).Numkeys(1).Key(keys.probe).Arg(keys.channel, probeElement).Build()
+}
+
+func (s *Store) probeRead(keys keys) rueidis.Completed {
+	return s.client.B().EvalRo().Script(probeReadScript).Numkeys(1).Key(keys.probe).Build()
+}
+
+// requirement is a Redis command that the store uses outside of scripts, or a script that checks the others.
 type requirement struct {
 	name    string
 	command rueidis.Completed
 }
 
-// requirements returns the commands that the store uses. Those that write leave no data.
+// requirements returns the commands that the store uses. They leave no data.
 func (s *Store) requirements() []requirement {
 	b := s.client.B
+	first := keysOf(0)
 	requirements := []requirement{
-		{"LLEN", b().Llen().Key(checkKey).Build()},
-		{"LINDEX", b().Lindex().Key(checkKey).Index(0).Build()},
-		{"LRANGE", b().Lrange().Key(checkKey).Start(0).Stop(0).Build()},
-		{"EVAL_RO", s.probeRead(probeKey(0))},
+		{"EVAL_RO", s.probeRead(first)},
+		{"GET", b().Get().Key(recordKey).Build()},
 		{"ROLE", b().Role().Build()},
 		{"SCAN", b().Scan().Cursor(0).Count(1).Build()},
 	}
 	if !s.readOnly {
-		requirements = append(requirements,
-			requirement{"RPUSH", b().Rpush().Key(checkKey).Element(probeElement).Build()},
-			requirement{"LSET", b().Lset().Key(checkKey).Index(0).Element(probeElement).Build()},
-			requirement{"LTRIM", b().Ltrim().Key(checkKey).Start(1).Stop(0).Build()},
-			requirement{"EVAL", s.probeWrite(probeKey(0))},
-		)
+		requirements = append(requirements, requirement{"EVAL", s.probeWrite(first)})
 	}
 	if s.replicas > 0 {
 		requirements = append(requirements, requirement{"WAIT", b().Wait().Numreplicas(0).Timeout(0).Build()})
@@ -131,29 +140,27 @@ func (s *Store) requirements() []requirement {
 	return requirements
 }
 
-// check is the readiness check of Open. It runs each required command by itself, because the error of a
-// script does not name the command that the user may not run. A transient error, such as a lack of memory, is
-// the first result; any other is the second.
+// check is the readiness check of Open. It names a command that the user may not run. A transient error, such as a
+// lack of memory, is the first result; any other is the second.
 func (s *Store) check(ctx context.Context) (transient, err error) {
-	callCtx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	for _, requirement := range s.requirements() {
-		err := s.client.Do(callCtx, requirement.command).Error()
+		err := s.client.Do(ctx, requirement.command).Error()
 		switch {
-		case err == nil, rueidis.IsRedisNil(err):
+		case err == nil, rueidis.IsRedisNil(err), isOnReplica(err):
 		case isTransient(err):
 			transient = explain(err)
 		default:
 			return nil, fmt.Errorf("%s: %w", requirement.name, explain(err))
 		}
 	}
-	if transient == nil && !s.readOnly {
-		transient = s.probe(ctx)
-	}
-	if isMoved(transient) {
-		return nil, transient
-	}
 	return transient, nil
+}
+
+// isOnReplica returns whether err is that of a WAIT on a replica, which is permitted: in a cluster, any node may get a command without
+// keys.
+func isOnReplica(err error) bool {
+	reply, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(reply.Error(), "WAIT cannot be used with replica")
 }
 
 // isTransient returns whether Redis refuses writes for a reason that may pass, and still serves reads.
@@ -196,7 +203,7 @@ func explain(err error) error {
 	case isMoved(err):
 		advice = "this is a node of a cluster: permit CLUSTER SLOTS and CLUSTER SHARDS, which list the other nodes"
 	case strings.HasPrefix(text, "NOPERM"), strings.Contains(text, "can't run this command"):
-		advice = "permit the command on the keys routeguide:*"
+		advice = "permit the command on the keys and the channels routeguide:*"
 	case strings.HasPrefix(text, "READONLY"):
 		advice = "this is a replica: connect to the master, or promote the replica"
 	case strings.HasPrefix(text, "OOM"):

@@ -9,8 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
-	"iter"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +17,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/internal/notes/internal/feed"
+	"example.com/routeguide/server/internal/notes/internal/zorder"
 )
 
 const (
@@ -31,6 +31,11 @@ const (
 	// forgetNotes is the largest number of notes that one forgetScript reads and removes: a script blocks
 	// Redis.
 	forgetNotes = 1000
+	// firstLocations and maxLocations are the numbers of locations that are read from each partition at once, first and at
+	// the most, and boxRanges the number of ranges of a rectangle that are searched for them.
+	firstLocations = 8
+	maxLocations   = 256
+	boxRanges      = 32
 	// scanCount is the COUNT of a SCAN, in keys.
 	scanCount = 1000
 )
@@ -38,9 +43,10 @@ const (
 // Options configure a [Store]. Only URL is required.
 type Options struct {
 	// URL is redis://[USER:PASSWORD@]HOST:PORT, with any number of ?addr=HOST:PORT for further nodes, or
-	// rediss:// for TLS. Other nodes of a cluster are discovered. ?replicas=N sets Replicas.
+	// rediss:// for TLS. Other nodes of a cluster are discovered. ?replicas=N sets Replicas, and ?partitions=N the
+	// number of partitions of a store that is created; another number later is an error.
 	URL string
-	// Replicas is the number of replicas that must acknowledge a note before it is settled: the larger one of
+	// Replicas is the number of replicas that must acknowledge a note before it is settled or read: the larger one of
 	// this and the URL's. If fewer acknowledge it within a second, the ticket gets [notes.ErrUnknown].
 	Replicas int
 	// ReadOnly disables Append and Forget: the Redis user needs no write permissions.
@@ -55,26 +61,33 @@ type Options struct {
 // A Store is a [notes.Store] in Redis.
 type Store struct {
 	client   rueidis.Client
+	options  rueidis.ClientOption // of client, and of that of subscriptions
 	replicas int
 	readOnly bool                // Options.ReadOnly
 	onCommit func(time.Duration) // Options.OnCommit; nil is none
 	health   func(error)
-	seed     maphash.Seed
-	heads    headCache
-	writers  [writerCount]*writer
-	running  sync.WaitGroup // writers and monitor
-	closed   atomic.Bool
-	stop     context.CancelFunc // ends monitor
-	once     sync.Once
+
+	partitions []*partition
+	writers    []*writer // each has the partitions whose number is its own modulo their count; none if readOnly
+
+	feed        feed.Feed
+	subscribing sync.Mutex // guards stopReaders
+	stopReaders func()     // ends and joins the readers of changes; nil if there are none
+
+	running sync.WaitGroup // writers and monitor
+	closed  atomic.Bool
+	stop    context.CancelFunc // ends monitor
+	once    sync.Once
 }
 
 // Open connects to Redis and runs a readiness check. A transient error, such as a lack of memory, goes to
 // Health; any other is returned, with the redacted URL.
 func Open(options Options) (*Store, error) {
-	client, replicas, redacted, err := parseURL(options.URL)
+	parsed, err := parseURL(options.URL)
 	if err != nil {
 		return nil, err
 	}
+	client := parsed.options
 	client.Dialer.Timeout = dialTimeout
 	client.ConnWriteTimeout = callTimeout
 	client.DisableCache = true
@@ -83,32 +96,31 @@ func Open(options Options) (*Store, error) {
 	// note, which gets ErrUnknown although it was never sent; the probe repairs a single connection.
 	client.PipelineMultiplex = -1
 	store := &Store{
-		replicas: max(replicas, options.Replicas),
+		options:  client,
+		replicas: max(parsed.replicas, options.Replicas),
 		readOnly: options.ReadOnly,
 		onCommit: options.OnCommit,
 		health:   options.Health,
-		seed:     maphash.MakeSeed(),
-		heads:    newHeadCache(),
 	}
 	if store.health == nil {
 		store.health = func(error) {}
 	}
 	if store.client, err = rueidis.NewClient(client); err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", redacted, err)
+		return nil, fmt.Errorf("connect to %s: %w", parsed.redacted, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	store.stop = stop
-	transient, err := store.check(ctx)
+	transient, err := store.start(ctx, parsed.partitions)
 	if err != nil {
 		stop()
 		store.client.Close()
-		return nil, fmt.Errorf("connect to %s: %w", redacted, err)
-	}
-	for i := range store.writers {
-		store.writers[i] = newWriter(store)
-		store.running.Go(store.writers[i].run)
+		return nil, fmt.Errorf("connect to %s: %w", parsed.redacted, err)
 	}
 	if !store.readOnly {
+		store.writers = newWriters(store)
+		for _, writer := range store.writers {
+			store.running.Go(writer.run)
+		}
 		if transient != nil {
 			store.health(transient)
 		}
@@ -117,51 +129,62 @@ func Open(options Options) (*Store, error) {
 	return store, nil
 }
 
-// Append implements [notes.Store]. It blocks while the queue of the location's writer holds 1 MiB.
-func (s *Store) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
-	s.writers[maphash.Comparable(s.seed, location)%writerCount].append(ctx, pendingNote{location, note, ticket})
-}
-
-// Range implements [notes.Store].
-func (s *Store) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
-	return func(yield func([]notes.Note, error) bool) {
-		if chunk, ok := s.heads.read(location, span); ok && s.usable(ctx) == nil {
-			if len(chunk) > 0 {
-				yield(chunk, nil)
-			}
-			return
-		}
-		for more := true; more && span.After < span.Through; {
-			var chunk []notes.Note
-			var err error
-			chunk, more, err = s.read(ctx, location, span)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if len(chunk) == 0 || !yield(chunk, nil) {
-				return
-			}
-			span.After = chunk[len(chunk)-1].Position
-			span.Newest = 0 // resolved by the first chunk: After excludes older notes
-		}
-	}
-}
-
-// read returns the first chunk of a span, and whether more follow.
-func (s *Store) read(ctx context.Context, location notes.Location, span notes.Span) (chunk []notes.Note, more bool, err error) {
-	if err := s.usable(ctx); err != nil {
-		return nil, false, err
-	}
-	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+// start checks that the store can be used, and joins or creates it. A transient error is the first result; any other
+// is the second.
+func (s *Store) start(ctx context.Context, partitions int) (transient, err error) {
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	reply, err := s.client.Do(callCtx, s.client.B().EvalRo().Script(rangeScript).Numkeys(1).Key(listKey(location)).
-		Arg(strconv.FormatUint(uint64(span.After), 10), strconv.FormatUint(uint64(span.Through), 10), strconv.Itoa(span.Newest),
-			strconv.Itoa(chunkNotes), strconv.Itoa(chunkBytes)).Build()).ToArray()
-	if err != nil {
-		return nil, false, readError(ctx, err)
+	if transient, err = s.check(startCtx); err != nil {
+		return nil, err
 	}
-	return parseRange(reply)
+	count, notCreated, err := s.join(startCtx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	for number := range count {
+		s.partitions = append(s.partitions, &partition{keys: keysOf(number), number: number})
+	}
+	if transient == nil {
+		transient = notCreated
+	}
+	if transient == nil && !s.readOnly {
+		if transient = s.probe(startCtx); isMoved(transient) {
+			return nil, transient
+		}
+	}
+	if transient == nil && !s.readOnly {
+		s.found(startCtx)
+	}
+	// A partition that cannot be read now is adopted at its first note.
+	if err := s.observe(startCtx); err != nil && !errors.Is(err, notes.ErrUnavailable) && !isTimeout(err) {
+		return nil, err
+	}
+	return transient, nil
+}
+
+// found gives each partition that is new its lineage. What fails is done by the first write.
+func (s *Store) found(ctx context.Context) {
+	callCtx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	commands := make([]rueidis.Completed, len(s.partitions))
+	for i, partition := range s.partitions {
+		commands[i] = s.renewal(partition, "")
+	}
+	s.client.DoMulti(callCtx, commands...)
+}
+
+// Append implements [notes.Store]. It blocks while the queue of the partition's writer holds 1 MiB.
+func (s *Store) Append(ctx context.Context, location notes.Location, note notes.Note, ticket notes.Ticket) {
+	if s.readOnly {
+		ticket.Settle(notes.Receipt{}, fmt.Errorf("%w: it was opened to be read", notes.ErrUnavailable))
+		return
+	}
+	z := zorder.Of(location)
+	s.writers[partitionOf(z, len(s.partitions))%len(s.writers)].append(ctx, pendingNote{z, note, ticket})
+}
+
+func (s *Store) partitionOf(z uint64) *partition {
+	return s.partitions[partitionOf(z, len(s.partitions))]
 }
 
 // usable returns an error if the store is closed or ctx has ended.
@@ -172,107 +195,10 @@ func (s *Store) usable(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Locations implements [notes.Store]. It keeps the set of locations returned, because SCAN may return a key
-// twice.
-func (s *Store) Locations(ctx context.Context) iter.Seq2[notes.Location, error] {
-	return func(yield func(notes.Location, error) bool) {
-		if err := s.usable(ctx); err != nil {
-			yield(notes.Location{}, err)
-			return
-		}
-		seen := make(map[notes.Location]struct{})
-		for _, node := range s.client.Nodes() {
-			master, err := isMaster(ctx, node)
-			if err != nil {
-				yield(notes.Location{}, readError(ctx, err))
-				return
-			}
-			if master && !scan(ctx, node, seen, yield) {
-				return
-			}
-		}
-	}
-}
-
-func isMaster(ctx context.Context, node rueidis.Client) (bool, error) {
-	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	role, err := node.Do(callCtx, node.B().Role().Build()).ToArray()
-	if err != nil {
-		return false, err
-	}
-	if len(role) == 0 {
-		return false, errors.New("the reply of ROLE is empty")
-	}
-	name, err := role[0].ToString()
-	return name == "master", err
-}
-
-// scan yields the locations of a node. It returns false when the iteration must end.
-func scan(ctx context.Context, node rueidis.Client, seen map[notes.Location]struct{}, yield func(notes.Location, error) bool) bool {
-	for cursor, first := uint64(0), true; first || cursor != 0; first = false {
-		entry, err := scanStep(ctx, node, cursor)
-		if err != nil {
-			yield(notes.Location{}, readError(ctx, err))
-			return false
-		}
-		locations, err := withNotes(ctx, node, entry.Elements, seen)
-		if err != nil {
-			yield(notes.Location{}, readError(ctx, err))
-			return false
-		}
-		for _, location := range locations {
-			if !yield(location, nil) {
-				return false
-			}
-		}
-		cursor = entry.Cursor
-	}
-	return true
-}
-
-// withNotes returns the locations of keys that have notes and are not in seen. A list without notes, all
-// forgotten, still has its base.
-func withNotes(ctx context.Context, node rueidis.Client, keys []string, seen map[notes.Location]struct{}) ([]notes.Location, error) {
-	var locations []notes.Location
-	var commands []rueidis.Completed
-	for _, key := range keys {
-		location, ok := parseKey(key)
-		if _, again := seen[location]; !ok || again {
-			continue
-		}
-		seen[location] = struct{}{}
-		locations = append(locations, location)
-		commands = append(commands, node.B().Llen().Key(key).Build())
-	}
-	if len(commands) == 0 {
-		return nil, nil
-	}
-	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	having := locations[:0]
-	for i, result := range node.DoMulti(callCtx, commands...) {
-		length, err := result.AsInt64()
-		if err != nil {
-			return nil, err
-		}
-		if length > 1 {
-			having = append(having, locations[i])
-		}
-	}
-	return having, nil
-}
-
-func scanStep(ctx context.Context, node rueidis.Client, cursor uint64) (rueidis.ScanEntry, error) {
-	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return node.Do(callCtx, node.B().Scan().Cursor(cursor).Match(keyPattern).Count(scanCount).Build()).AsScanEntry()
-}
-
 // Forget implements [notes.Store].
 func (s *Store) Forget(ctx context.Context, before int64) (int, error) {
 	count, now := 0, notes.Now()
-	for location, err := range s.Locations(ctx) {
+	for location, err := range s.Locations(ctx, notes.World, nil) {
 		if err != nil {
 			return count, err
 		}
@@ -301,7 +227,9 @@ func (s *Store) forget(ctx context.Context, location notes.Location, after, befo
 		time := uint64(max(time, 0))
 		args = append(args, strconv.FormatUint(time>>32, 10), strconv.FormatUint(time&(1<<32-1), 10))
 	}
-	reply, err := s.client.Do(callCtx, s.client.B().Eval().Script(forgetScript).Numkeys(1).Key(listKey(location)).Arg(args...).Build()).AsIntSlice()
+	z := zorder.Of(location)
+	p := s.partitionOf(z)
+	reply, err := s.client.Do(callCtx, s.client.B().Eval().Script(forgetScript).Numkeys(2).Key(p.log(z), p.index).Arg(args...).Build()).AsIntSlice()
 	if err != nil {
 		return 0, 0, readError(ctx, err)
 	}
@@ -320,6 +248,7 @@ func (s *Store) Close() error {
 		}
 		s.stop()
 		s.running.Wait()
+		s.endReaders()
 		s.client.Close()
 	})
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,26 +55,28 @@ func startReplica(t *testing.T, master *redistest.Node) *redistest.Node {
 	return replica
 }
 
-// TestStoreOnCluster runs the conformance tests one after the other on one cluster, which is emptied in
-// between.
+// TestStoreOnCluster runs the conformance tests one after the other on one cluster, which is emptied for each
+// store.
 func TestStoreOnCluster(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes seconds: go test without -short runs it")
 	}
 	nodes := redistest.StartCluster(t)
-	empty := make(chan struct{}, 1) // one element while the cluster is empty
-	empty <- struct{}{}
+	free := make(chan struct{}, 1) // has an element while no test has the cluster
+	free <- struct{}{}
+	var owner atomic.Pointer[testing.T]
 	run(t, func(t *testing.T) redisstore.Options {
-		<-empty
-		t.Cleanup(func() {
-			for _, node := range nodes {
-				if node.IsMaster(t) {
-					node.CLI(t, "FLUSHALL")
-				}
+		if owner.Load() != t {
+			<-free
+			owner.Store(t)
+			t.Cleanup(func() { free <- struct{}{} })
+		}
+		for _, node := range nodes {
+			if node.IsMaster(t) {
+				node.CLI(t, "FLUSHALL")
 			}
-			empty <- struct{}{}
-		})
+		}
 		return redisstore.Options{URL: "redis://" + nodes[4].Addr + "?addr=" + nodes[0].Addr}
 	})
 }
@@ -102,6 +105,68 @@ func texts(t *testing.T, store notes.Store, location notes.Location) []string {
 		}
 	}
 	return texts
+}
+
+// consistent checks that the changes, the logs and the index of a store from which nothing was forgotten beyond the
+// changes that can be replayed agree.
+func consistent(t *testing.T, store notes.Store) {
+	t.Helper()
+	ends, err := store.Ends(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := make(map[notes.Location]map[notes.Position]bool)
+	for partition, end := range ends {
+		next := notes.Sequence(1)
+		for chunk, err := range store.Changes(t.Context(), partition, 1) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, change := range chunk {
+				if change.Sequence != next {
+					t.Errorf("partition %d: change %d comes where %d is due", partition, change.Sequence, next)
+				}
+				next++
+				if changed[change.Location] == nil {
+					changed[change.Location] = make(map[notes.Position]bool)
+				}
+				if changed[change.Location][change.Note.Position] {
+					t.Errorf("position %d of %v is given twice", change.Note.Position, change.Location)
+				}
+				changed[change.Location][change.Note.Position] = true
+			}
+		}
+		if next != end+1 {
+			t.Errorf("partition %d ends with %d, and the last change is %d", partition, end, next-1)
+		}
+	}
+	indexed := make(map[notes.Location]bool)
+	for location, err := range store.Locations(t.Context(), notes.World, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		indexed[location] = true
+		if changed[location] == nil {
+			t.Errorf("%v is in the index, and has no changes", location)
+		}
+	}
+	for location, positions := range changed {
+		kept := 0
+		for chunk, err := range store.Range(t.Context(), location, notes.Everything) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, note := range chunk {
+				kept++
+				if !positions[note.Position] {
+					t.Errorf("the note at %v, %d is no change", location, note.Position)
+				}
+			}
+		}
+		if (kept > 0) != indexed[location] {
+			t.Errorf("%v has %d notes, and is in the index: %v", location, kept, indexed[location])
+		}
+	}
 }
 
 func TestAppendErrUnknownWithoutReplica(t *testing.T) {

@@ -9,39 +9,52 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// parseURL returns the client options of a URL, its number of replicas, and the redacted URL.
-func parseURL(rawURL string) (options rueidis.ClientOption, replicas int, redacted string, err error) {
+// location is what a URL says.
+type location struct {
+	options    rueidis.ClientOption
+	replicas   int
+	partitions int    // 0 is the number that the store has
+	redacted   string // the URL without user and password
+}
+
+func parseURL(rawURL string) (location, error) {
 	parsed, err := url.Parse(rawURL)
 	if err != nil {
 		// Drop the error of url.Parse: it contains the URL, and perhaps a password.
-		return options, 0, "", errors.New("not a URL: want redis://HOST:PORT or rediss://HOST:PORT, with ?addr=HOST:PORT for more nodes")
+		return location{}, errors.New("not a URL: want redis://HOST:PORT or rediss://HOST:PORT, with ?addr=HOST:PORT for more nodes")
 	}
 	if parsed.Scheme != "redis" && parsed.Scheme != "rediss" {
-		return options, 0, "", fmt.Errorf("unknown scheme %q: want redis:// or, with TLS, rediss://", parsed.Scheme)
+		return location{}, fmt.Errorf("unknown scheme %q: want redis:// or, with TLS, rediss://", parsed.Scheme)
 	}
 	if parsed.Host == "" {
-		return options, 0, "", errors.New("the URL names no host: want redis://HOST:PORT")
+		return location{}, errors.New("the URL names no host: want redis://HOST:PORT")
 	}
+	var found location
 	for name, values := range parsed.Query() {
 		switch name {
 		case "addr", "db":
 		case "replicas":
-			if replicas, err = strconv.Atoi(values[0]); err != nil || replicas < 0 {
-				return options, 0, "", fmt.Errorf("replicas=%s: want a number of replicas", values[0])
+			if found.replicas, err = strconv.Atoi(values[0]); err != nil || found.replicas < 0 {
+				return location{}, fmt.Errorf("replicas=%s: want a number of replicas", values[0])
+			}
+		case "partitions":
+			if found.partitions, err = strconv.Atoi(values[0]); err != nil || found.partitions < 1 || found.partitions > maxPartitions {
+				return location{}, fmt.Errorf("partitions=%s: want a number from 1 to %d", values[0], maxPartitions)
 			}
 		default:
-			return options, 0, "", fmt.Errorf("unknown parameter %q: want addr, db or replicas", name)
+			return location{}, fmt.Errorf("unknown parameter %q: want addr, db, partitions or replicas", name)
 		}
 	}
-	if options, err = rueidis.ParseURL(rawURL); err != nil {
-		return options, 0, "", err
+	if found.options, err = rueidis.ParseURL(rawURL); err != nil {
+		return location{}, err
 	}
 	parsed.User = nil
-	return options, replicas, parsed.String(), nil
+	found.redacted = parsed.String()
+	return found, nil
 }
 
 // RedactURL returns a URL without user and password, for logs. Its error does not contain the URL.
 func RedactURL(rawURL string) (string, error) {
-	_, _, redacted, err := parseURL(rawURL)
-	return redacted, err
+	parsed, err := parseURL(rawURL)
+	return parsed.redacted, err
 }

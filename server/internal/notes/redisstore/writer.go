@@ -2,10 +2,10 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -15,46 +15,63 @@ import (
 )
 
 const (
-	// writerCount is the number of writers.
-	writerCount = 16
+	// nodeWriters and clusterWriters are the numbers of writers, if there are so many partitions. On one node, each gathers
+	// the notes of many partitions, so that a script has more of them, while the other one waits for its reply. On a
+	// cluster, a master out of reach holds up only the writers of its partitions.
+	nodeWriters    = 2
+	clusterWriters = 16
 	// queueBytes is the size of a writer's queue, in bytes, from which on Append blocks.
 	queueBytes = 1 << 20
-	// groupNotes is the number of notes of a writer in flight: enough to keep Redis busy, and few enough not
-	// to delay reads. A Lua script accepts a few thousand arguments.
-	groupNotes = 128
-	// waitTimeoutMillis is the timeout of WAIT, in milliseconds.
-	waitTimeoutMillis = 1000
-	// concurrentWaits is the number of locations of a writer that wait for replicas concurrently.
-	concurrentWaits = 16
+	// inFlightNotes is the limit of the notes of all writers in flight, and groupBytes that of one writer: enough to keep
+	// Redis busy, and few enough not to delay reads. A single note may exceed groupBytes. One partition may have all
+	// notes of a writer, and unpack in a Lua script fails beyond about 8,000 values, two of each note.
+	inFlightNotes = 4096
+	groupBytes    = 512 << 10
+	// keptChanges is the number of changes of a partition that can be replayed, and of a few more.
+	keptChanges = 1 << 16
 	// noteOverhead is the memory of a queued note besides its encoded note, in bytes.
 	noteOverhead = 128
-	// A write that a node refuses because its slot has moved is retried up to maxRedirects times, every
+	// A batch that a node refuses, as because its slot moves or has moved, is sent again for retryTimeout, every
 	// redirectInterval, while the client updates its map of slots.
-	maxRedirects     = 20
+	retryTimeout     = time.Second
 	redirectInterval = 50 * time.Millisecond
 )
 
-// pendingNote is a note that is not yet written, with its ticket.
+// pendingNote is a note that is not yet written, with its location and ticket.
 type pendingNote struct {
-	location notes.Location
-	note     notes.Note
-	ticket   notes.Ticket
+	z      uint64
+	note   notes.Note
+	ticket notes.Ticket
 }
 
-// A writer writes the notes of a fixed set of locations, with one batch in flight at a time, so that a
+func (n *pendingNote) size() int {
+	return len(n.note.Encoded) + noteOverhead
+}
+
+// A writer writes the notes of a fixed set of partitions, with one batch of each in flight at a time, so that a
 // redirection cannot reorder the notes of a location.
 type writer struct {
-	store *Store
-	queue *queue.Queue[pendingNote]
+	store      *Store
+	queue      *queue.Queue[pendingNote]
+	groupNotes int // limit of the notes in flight
 }
 
-func newWriter(store *Store) *writer {
-	return &writer{store: store, queue: queue.New[pendingNote](queueBytes)}
+// newWriters returns the writers of a store that has joined its partitions.
+func newWriters(store *Store) []*writer {
+	most := nodeWriters
+	if store.client.Mode() == rueidis.ClientModeCluster {
+		most = clusterWriters
+	}
+	writers := make([]*writer, min(len(store.partitions), most))
+	for i := range writers {
+		writers[i] = &writer{store: store, queue: queue.New[pendingNote](queueBytes), groupNotes: inFlightNotes / most}
+	}
+	return writers
 }
 
 func (w *writer) append(ctx context.Context, note pendingNote) {
-	if err := w.queue.Put(ctx, queue.Open, note, len(note.note.Encoded)+noteOverhead); err != nil {
-		note.ticket.Settle(0, err)
+	if err := w.queue.Put(ctx, queue.Open, note, note.size()); err != nil {
+		note.ticket.Settle(notes.Receipt{}, err)
 	}
 }
 
@@ -64,8 +81,8 @@ func (w *writer) run() {
 		var items []pendingNote
 		items, open = w.queue.Take(buffer)
 		for rest := items; len(rest) > 0; {
-			size := min(len(rest), groupNotes)
-			if !w.write(split(rest[:size])) {
+			size := w.groupSize(rest)
+			if !w.write(rest[:size]) {
 				notSent(rest[size:])
 				notSent(w.queue.TryTake())
 				break
@@ -77,152 +94,118 @@ func (w *writer) run() {
 	}
 }
 
+// groupSize returns the number of the next notes to be written together.
+func (w *writer) groupSize(items []pendingNote) int {
+	bytes := 0
+	for i := range items[:min(len(items), w.groupNotes)] {
+		if bytes += items[i].size(); bytes > groupBytes {
+			return max(i, 1)
+		}
+	}
+	return min(len(items), w.groupNotes)
+}
+
 // notSent settles notes that are not sent, because the batch before them has timed out: others would wait for as long
 // again.
 func notSent(items []pendingNote) {
 	for _, item := range items {
-		item.ticket.Settle(0, fmt.Errorf("%w: no reply from Redis for %v", notes.ErrUnavailable, callTimeout))
+		item.ticket.Settle(notes.Receipt{}, fmt.Errorf("%w: no reply from Redis for %v", notes.ErrUnavailable, callTimeout))
 	}
 }
 
-// batch is a list of notes of one location, in order.
-type batch struct {
-	location notes.Location
-	kept     []notes.Note // without positions
-	notes    []string     // elements of the list in Redis
-	tickets  []notes.Ticket
-}
-
-// split groups notes into a batch per location.
-func split(items []pendingNote) []*batch {
-	var batches []*batch
-	open := make(map[notes.Location]*batch)
-	for _, item := range items {
-		target := open[item.location]
-		if target == nil {
-			target = &batch{location: item.location}
-			open[item.location] = target
-			batches = append(batches, target)
-		}
-		target.kept = append(target.kept, item.note)
-		target.notes = append(target.notes, encode(item.note))
-		target.tickets = append(target.tickets, item.ticket)
-	}
-	return batches
-}
-
-// settle settles the tickets of a batch with positions up to that of the last note, or with an error.
-func (s *Store) settle(batch *batch, last int64, err error) {
-	first := last - int64(len(batch.tickets)) + 1
-	if err == nil {
-		s.heads.add(batch.location, notes.Position(first), batch.kept)
-	}
-	for i, ticket := range batch.tickets {
-		if err != nil {
-			ticket.Settle(0, err)
-			continue
-		}
-		ticket.Settle(notes.Position(first+int64(i)), nil)
-	}
-}
-
-func (b *batch) command(client rueidis.CoreClient) rueidis.Completed {
-	return client.B().Eval().Script(appendScript).Numkeys(1).Key(listKey(b.location)).Arg(b.notes...).Build()
-}
-
-// write writes and settles batches. It returns false if one of them timed out.
-func (w *writer) write(batches []*batch) (answered bool) {
+// write writes and settles notes. It returns false if some of them timed out.
+func (w *writer) write(items []pendingNote) (answered bool) {
 	callCtx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
+	start := time.Now()
 	if w.store.onCommit != nil {
-		start := time.Now()
 		defer func() { w.store.onCommit(time.Since(start)) }()
 	}
-	if w.store.replicas > 0 {
-		return w.writeAndWait(callCtx, batches)
-	}
-	commands := make([]rueidis.Completed, len(batches))
-	for i, batch := range batches {
-		commands[i] = batch.command(w.store.client)
-	}
 	answered = true
-	for i, result := range w.store.client.DoMulti(callCtx, commands...) {
-		last, err := result.AsInt64()
-		if err != nil {
+	for batches := w.store.split(items); len(batches) > 0; {
+		var again []*batch
+		redirected := false
+		for i, reply := range w.store.send(callCtx, batches) {
+			retry, results, err := w.store.receive(callCtx, batches[i], reply)
+			if retry && time.Since(start) < retryTimeout {
+				again = append(again, batches[i])
+				redirected = redirected || isRedirection(err)
+				continue
+			}
 			answered = answered && !isTimeout(err)
-			err = writeError(err)
+			batches[i].settle(results, err)
 		}
-		w.store.settle(batches[i], last, err)
+		if redirected {
+			pause(callCtx, redirectInterval)
+		}
+		batches = again
 	}
 	return answered
 }
 
-// writeAndWait writes each batch on a connection of its own, together with its WAIT: on another connection,
-// WAIT would return at once. It returns false if one of them timed out.
-func (w *writer) writeAndWait(callCtx context.Context, batches []*batch) (answered bool) {
-	var writing sync.WaitGroup
-	var timedOut atomic.Bool
-	for some := range slices.Chunk(batches, concurrentWaits) {
-		for _, batch := range some {
-			writing.Go(func() {
-				last, err := w.store.writeAndWait(callCtx, batch)
-				if isTimeout(err) || callCtx.Err() != nil {
-					timedOut.Store(true)
-				}
-				w.store.settle(batch, last, err)
-			})
+// reply is the reply of Redis to a batch.
+type reply struct {
+	message rueidis.RedisMessage
+	err     error
+}
+
+// send sends batches, each once. With replicas, each is written on a connection of its own.
+func (s *Store) send(callCtx context.Context, batches []*batch) []reply {
+	replies := make([]reply, len(batches))
+	if s.replicas > 0 {
+		var writing sync.WaitGroup
+		for i, batch := range batches {
+			writing.Go(func() { replies[i].message, replies[i].err = s.doAndWait(callCtx, batch.command) })
 		}
 		writing.Wait()
+		return replies
 	}
-	return !timedOut.Load()
+	commands := make([]rueidis.Completed, len(batches))
+	for i, batch := range batches {
+		commands[i] = batch.command(s.client)
+	}
+	for i, result := range s.client.DoMulti(callCtx, commands...) {
+		replies[i].message, replies[i].err = result.ToMessage()
+	}
+	return replies
 }
 
-// writeAndWait writes a batch. It returns the position of its last note once enough replicas acknowledge it.
-func (s *Store) writeAndWait(callCtx context.Context, batch *batch) (last int64, err error) {
-	for range maxRedirects {
-		if callCtx.Err() != nil {
-			return 0, fmt.Errorf("%w: the write was not sent within %v", notes.ErrUnavailable, callTimeout)
-		}
-		var written, waited rueidis.RedisResult
-		// A dedicated connection does not follow redirections: those would send the write and the WAIT to
-		// different nodes.
-		err = s.client.Dedicated(func(client rueidis.DedicatedClient) error {
-			results := client.DoMulti(callCtx, batch.command(client),
-				client.B().Wait().Numreplicas(int64(s.replicas)).Timeout(waitTimeoutMillis).Build())
-			written, waited = results[0], results[1]
-			return nil
-		})
-		if err != nil {
-			return 0, writeError(err)
-		}
-		if last, err = written.AsInt64(); err == nil {
-			return last, s.waited(waited)
-		}
-		if !isRedirection(err) {
-			break
-		}
-		select {
-		case <-time.After(redirectInterval):
-		case <-callCtx.Done():
-		}
+// receive returns the results of the notes of a batch, in the order of its runs, or their error. If the batch did
+// nothing, and may be sent again, retry is true.
+func (s *Store) receive(callCtx context.Context, batch *batch, reply reply) (retry bool, results []rueidis.RedisMessage, err error) {
+	if reply.err == nil {
+		results, err = batch.parse(&reply.message)
+		return false, results, err
 	}
-	return 0, writeError(err)
-}
-
-// waited returns an error if too few replicas have acknowledged a WAIT.
-func (s *Store) waited(result rueidis.RedisResult) error {
-	acknowledged, err := result.AsInt64()
+	known, isReply := rueidis.IsRedisErr(reply.err)
+	if !isReply {
+		return false, nil, writeError(reply.err)
+	}
+	lineage, isLineage := strings.CutPrefix(known.Error(), lineageCode)
+	switch {
+	case known.IsNoScript():
+		batch.asText = true
+	case isRedirection(reply.err):
+	case strings.HasPrefix(known.Error(), lostCode):
+		err = s.renew(callCtx, batch.partition, batch.known.lineage)
+	case isLineage && lineage == "":
+		// Redis has lost the partition, and perhaps the store.
+		if err = s.claim(callCtx); err == nil {
+			err = s.renew(callCtx, batch.partition, "")
+		}
+	case isLineage:
+		err = s.adopt(batch.partition, lineage)
+	default:
+		return false, nil, writeError(reply.err)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: wait for replicas: %w", notes.ErrUnknown, err)
+		return false, nil, fmt.Errorf("%w: %w", notes.ErrUnavailable, err)
 	}
-	if acknowledged < int64(s.replicas) {
-		return fmt.Errorf("%w: acknowledged by %d of %d replicas", notes.ErrUnknown, acknowledged, s.replicas)
-	}
-	return nil
+	return true, nil, fmt.Errorf("%w: %w", notes.ErrUnavailable, reply.err)
 }
 
 func isRedirection(err error) bool {
-	reply, ok := rueidis.IsRedisErr(err)
+	reply, ok := errors.AsType[*rueidis.RedisError](err)
 	if !ok {
 		return false
 	}

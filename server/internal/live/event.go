@@ -1,0 +1,157 @@
+package live
+
+import (
+	"hash/fnv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"example.com/routeguide/gen/routeguide"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
+	"example.com/routeguide/server/internal/notes"
+	"example.com/routeguide/server/wire"
+)
+
+// event is a note that is delivered. Followers share it. The hub's lock guards alone.
+type event struct {
+	*notes.Change
+
+	encoding sync.Once
+	field    []byte // encoded FollowNotesResponse with the note, made when it is first needed
+	alone    *events
+}
+
+func newEvent(change *notes.Change) *event {
+	return &event{Change: change}
+}
+
+// response returns a FollowNotesResponse with the note, encoded. Fields of Protobuf messages concatenate, so that a response with several
+// notes is their concatenation.
+func (e *event) response() []byte {
+	e.encoding.Do(func() { e.field = encodeNote(e.Location, &e.Note) })
+	return e.field
+}
+
+// events returns the event alone.
+func (e *event) events() *events {
+	if e.alone == nil {
+		e.alone = &events{list: []*event{e}}
+	}
+	return e.alone
+}
+
+// encodeNote returns a FollowNotesResponse with one note, encoded. A note that is no RouteNote cannot be, and gives an empty one.
+func encodeNote(location notes.Location, note *notes.Note) []byte {
+	var left routeguide.RouteNote
+	if err := proto.Unmarshal(note.Encoded, &left); err != nil {
+		return []byte{}
+	}
+	encoded, err := proto.Marshal(&routeguidev1.FollowNotesResponse{Notes: []*routeguidev1.Note{{
+		Location:  &routeguide.Point{Latitude: location.Latitude, Longitude: location.Longitude},
+		Text:      left.GetMessage(),
+		Position:  uint64(note.Position),
+		LeaveTime: timestamppb.New(time.Unix(0, note.Time)),
+		Id:        note.ID,
+	}}})
+	if err != nil {
+		return []byte{}
+	}
+	return encoded
+}
+
+// events are consecutive notes for one or more followers: of one location, or of one rectangle and one partition. The hub's lock guards
+// the encodings, which are made once.
+type events struct {
+	list       []*event
+	response   []byte // envelope of a FollowNotesResponse
+	marked     []byte // FollowNotesResponse with a cursor, for followers of one location
+	withCursor []byte // its envelope
+	chat       []byte // envelopes of RouteNotes
+	end        mark   // of the last note, for followers of one location
+}
+
+// eventsOf returns what was found, and empties it.
+func eventsOf(found *[]*event) *events {
+	list := *found
+	if len(list) > 1 {
+		*found = nil
+		return &events{list: list}
+	}
+	alone := list[0].events()
+	clear(list)
+	*found = list[:0]
+	return alone
+}
+
+func (e *events) last() *event { return e.list[len(e.list)-1] }
+
+// bytes returns the size of the notes.
+func (e *events) bytes() (size int) {
+	for _, event := range e.list {
+		size += len(event.Note.Encoded)
+	}
+	return size
+}
+
+// message returns a FollowNotesResponse, encoded.
+func (e *events) message() []byte {
+	if len(e.list) == 1 {
+		return e.list[0].response()
+	}
+	var message []byte
+	for _, event := range e.list {
+		message = append(message, event.response()...)
+	}
+	return message
+}
+
+// chatEnvelopes returns the notes as envelopes of RouteNotes.
+func (e *events) chatEnvelopes() []byte {
+	if e.chat == nil {
+		for _, event := range e.list {
+			e.chat = wire.AppendEnvelope(e.chat, event.Note.Encoded)
+		}
+	}
+	return e.chat
+}
+
+// envelope returns the envelope of a FollowNotesResponse.
+func (e *events) envelope() []byte {
+	if e.response == nil {
+		e.response = wire.AppendEnvelope(nil, e.message())
+	}
+	return e.response
+}
+
+// cursorField returns a FollowNotesResponse with a cursor, encoded.
+func cursorField(cursor []byte) []byte {
+	encoded, _ := proto.Marshal(&routeguidev1.FollowNotesResponse{Cursor: cursor}) // It cannot fail: there is no string.
+	return encoded
+}
+
+// markOfChange returns the mark of a change in its partition.
+func markOfChange(change *notes.Change) mark {
+	hash := fnv.New32a()
+	writeNumbers(hash, uint64(uint32(change.Location.Latitude)), uint64(uint32(change.Location.Longitude)), uint64(change.Note.Position))
+	return mark{number: uint64(change.Sequence), check: nonZero(hash.Sum32())}
+}
+
+// markOfNote returns the mark of a note in the log of its location.
+func markOfNote(note *notes.Note) mark {
+	hash := fnv.New32a()
+	writeNumbers(hash, uint64(note.Time))
+	_, _ = hash.Write(note.Encoded) // It cannot fail.
+	return mark{number: uint64(note.Position), check: nonZero(hash.Sum32())}
+}
+
+func nonZero(sum uint32) uint32 { return max(sum, 1) }
+
+// mark returns the mark of the last note in the log of its location.
+func (e *events) mark() mark {
+	if e.end.check == 0 {
+		e.end = markOfNote(&e.last().Note)
+	}
+	return e.end
+}
