@@ -19,7 +19,7 @@ RELEASED := proto/released.binpb
 INTEROP := internal/interop
 CONFORMANCE := server/internal/conformance
 # Programs that the tests run, as program:package of Debian, or as the path of a file.
-DEBIAN := caddy:caddy curl:curl gcc:gcc h2load:nghttp2-client haproxy:haproxy nginx:nginx redis-server:redis-server \
+DEBIAN := caddy:caddy chromium:chromium curl:curl gcc:gcc h2load:nghttp2-client haproxy:haproxy nginx:nginx redis-server:redis-server \
 	/usr/lib/python3/dist-packages/grpc:python3-grpcio
 
 .PHONY: help

@@ -1,0 +1,180 @@
+package browser
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
+	"example.com/routeguide/internal/process"
+)
+
+// A server is the built server, which can be killed and started again at the same address.
+type server struct {
+	t       *testing.T
+	process *process.Process
+	address string
+	args    []string
+	// client calls the server over HTTP/2 without TLS. Other tests make their own.
+	client *routechat.Client
+}
+
+// startServer runs the server until the test ends. It keeps notes in memory, unless args have another store.
+func startServer(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, args: append([]string{"--store", "memory:"}, args...)}
+	var err error
+	if s.process, s.address, err = process.StartServer(ourServer, s.args...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.process.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.client, err = routechat.New(s.url()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.client.Close)
+	return s
+}
+
+// onDisk returns the flags of a store that survives kill -9.
+func onDisk(t *testing.T) []string {
+	t.Helper()
+	return []string{"--store", "pebble:" + filepath.Join(t.TempDir(), "notes")}
+}
+
+func (s *server) url() string {
+	return "http://" + s.address
+}
+
+// kill ends the server as kill -9 does.
+func (s *server) kill() {
+	s.t.Helper()
+	if err := s.process.Kill(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// restart starts the server that was killed, at the same address.
+func (s *server) restart() {
+	s.t.Helper()
+	restarted, address, err := process.StartServer(ourServer, append(s.args, "--listen", s.address)...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.process = restarted
+	if address != s.address {
+		s.t.Fatalf("the server came back at %s, not at %s", address, s.address)
+	}
+}
+
+// A place is a location in degrees.
+type place struct{ latitude, longitude float64 }
+
+// point returns the location in the contract's unit, E7 degrees.
+func (p place) point() *routeguide.Point {
+	return &routeguide.Point{Latitude: e7(p.latitude), Longitude: e7(p.longitude)}
+}
+
+// everywhere is the rectangle of the whole world.
+var everywhere = &routeguide.Rectangle{
+	Lo: &routeguide.Point{Latitude: -90_0000000, Longitude: -180_0000000},
+	Hi: &routeguide.Point{Latitude: 90_0000000, Longitude: 180_0000000},
+}
+
+// leave leaves a note by LeaveNote.
+func (s *server) leave(at place, text string) *routeguidev1.Note {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	note, err := s.client.Leave(ctx, &routeguide.RouteNote{Location: at.point(), Message: text})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return note
+}
+
+// chat leaves a note by a RouteChat of the tutorial's kind.
+func (s *server) chat(at place, text string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	chat, err := s.client.RouteChat(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := chat.Send(&routeguide.RouteNote{Location: at.point(), Message: text}); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := chat.CloseRequest(); err != nil {
+		s.t.Fatal(err)
+	}
+	for {
+		if _, err := chat.Receive(); err != nil {
+			break
+		}
+	}
+	if err := chat.CloseResponse(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// features returns how many features the server has in a rectangle.
+func (s *server) features(rectangle *routeguide.Rectangle) int {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	stream, err := s.client.ListFeatures(ctx, rectangle)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer stream.Close()
+	count := 0
+	for stream.Receive() {
+		count++
+	}
+	if err := stream.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return count
+}
+
+// notes returns the notes in a rectangle, at most the newest 1,000 of each location.
+func (s *server) notes(rectangle *routeguide.Rectangle) []*routeguidev1.Note {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	newest := int32(1000)
+	stream, err := s.client.FollowNotes(ctx, &routeguidev1.FollowNotesRequest{
+		Filter: &routeguidev1.FollowNotesRequest_Rectangle{Rectangle: rectangle}, Newest: &newest,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer stream.Close()
+	var notes []*routeguidev1.Note
+	for stream.Receive() {
+		notes = append(notes, stream.Msg().GetNotes()...)
+		if stream.Msg().GetCurrent() {
+			return notes
+		}
+	}
+	s.t.Fatal(fmt.Errorf("the stream ended before it was current: %w", stream.Err()))
+	return nil
+}
+
+// count returns how many of the notes have a text.
+func count(notes []*routeguidev1.Note, text string) int {
+	found := 0
+	for _, note := range notes {
+		if note.GetText() == text {
+			found++
+		}
+	}
+	return found
+}
