@@ -46,6 +46,7 @@ test: tools ## Run all tests with the race detector, and the interop tests again
 	@echo "Again, on net/http's HTTP/2 server. h2spec is about our own, and the conformance suite has run on both."
 	ROUTEGUIDE_HTTP2=net/http go test -race -count=1 ./server/internal/service
 	cd $(INTEROP) && ROUTEGUIDE_HTTP2=net/http go test -count=1 -skip 'TestH2spec|TestConnectConformance' .
+	cd $(INTEROP) && ROUTEGUIDE_HTTP2=net/http go test -count=1 -run 'TestPageLoads|TestReconnect' ./browser
 
 # Duration of the soak test, and of each fuzz target.
 SOAK := 10m
@@ -63,6 +64,10 @@ fuzz: ## Run each fuzz target for FUZZ (20s)
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) -fuzzminimizetime 10x $$(dirname $$file); \
 		done; \
 	done
+
+.PHONY: screenshot
+screenshot: tools ## Take docs/map.png, the picture of the map page, in the real browser
+	cd $(INTEROP) && go test -count=1 -run TestScreenshot ./browser -screenshot $(abspath docs/map.png)
 
 .PHONY: vulncheck
 vulncheck: ## Check the code and its dependencies for known vulnerabilities (uses vuln.go.dev)

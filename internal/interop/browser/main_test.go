@@ -18,6 +18,7 @@ import (
 	"example.com/routeguide/internal/certtest"
 	"example.com/routeguide/internal/process"
 	"github.com/chromedp/chromedp"
+	"go.uber.org/goleak"
 )
 
 // pictures is the folder of the pictures that tests leave.
@@ -39,6 +40,9 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code, err := withBrowser(m.Run)
+	if err == nil {
+		err = goleak.Find()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -77,17 +81,17 @@ func withBrowser(run func() int) (code int, err error) {
 		chromedp.Flag("ignore-certificate-errors-spki-list", pin),
 	)...)
 	defer freeAllocator()
-	var cancel context.CancelFunc
-	chromium, cancel = chromedp.NewContext(allocator)
+	browser, cancel := chromedp.NewContext(allocator)
 	defer cancel()
-	if err := chromedp.Do(chromium); err != nil {
+	if err := chromedp.Do(browser); err != nil {
 		return 0, fmt.Errorf("start %s: %w", program, err)
 	}
 	defer func() {
-		closing, cancel := context.WithTimeout(chromium, patience)
+		closing, cancel := context.WithTimeout(browser, patience)
 		defer cancel()
 		err = errors.Join(err, chromedp.Cancel(closing))
 	}()
+	chromium = browser //nolint:fatcontext // All tests share it.
 	return run(), nil
 }
 

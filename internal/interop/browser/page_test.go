@@ -19,20 +19,21 @@ import (
 	"testing"
 	"time"
 
+	"example.com/routeguide/gen/routeguide"
+	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 	"github.com/chromedp/cdproto/audits"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/dom"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/inspector"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-
-	"example.com/routeguide/gen/routeguide"
-	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 )
 
 // The paths of the RPCs that the page calls.
@@ -49,6 +50,8 @@ type tab struct {
 	ctx context.Context //nolint:containedctx // It is the handle of the tab in the library that drives the browser.
 	// origin is the server's: scheme, host and port.
 	origin string
+	// close takes a picture, fails the test if there were problems, and closes the tab. The end of the test calls it, too.
+	close func()
 
 	dialogs sync.WaitGroup // goroutines that dismiss dialogs
 
@@ -73,30 +76,33 @@ type request struct {
 // and closes the tab.
 func openTab(t *testing.T, url string, setup ...chromedp.Action[chromedp.Void]) *tab {
 	t.Helper()
-	return newTab(t, chromium, url, setup, chromedp.WithNewBrowserContext())
+	return newTab(t, chromium, url, url, setup, chromedp.WithNewBrowserContext())
 }
 
 // another opens a page in another tab of the same profile.
 func (p *tab) another(url string, setup ...chromedp.Action[chromedp.Void]) *tab {
 	p.t.Helper()
-	return newTab(p.t, p.ctx, url, setup)
+	return newTab(p.t, p.ctx, url, url, setup)
 }
 
-func newTab(t *testing.T, parent context.Context, address string, setup []chromedp.Action[chromedp.Void], options ...chromedp.ContextOption) *tab {
+// newTab opens a tab with an address, which may make requests to the server with another one.
+func newTab(t *testing.T, parent context.Context, server, address string, setup []chromedp.Action[chromedp.Void], options ...chromedp.ContextOption) *tab {
 	t.Helper()
-	parsed, err := url.Parse(address)
+	parsed, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &tab{t: t, origin: parsed.Scheme + "://" + parsed.Host, changed: make(chan struct{})}
 	ctx, cancel := chromedp.NewContext(parent, append(options, chromedp.WithListener(p.observe))...)
 	p.ctx = ctx
-	t.Cleanup(func() {
+	p.close = sync.OnceFunc(func() {
+		t.Helper()
 		p.picture()
 		p.check()
 		cancel()
 		p.dialogs.Wait()
 	})
+	t.Cleanup(p.close)
 	// The context of its first use ends the tab.
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
@@ -109,6 +115,7 @@ func newTab(t *testing.T, parent context.Context, address string, setup []chrome
 		}
 		return err
 	}))
+	p.do(desktop)
 	p.do(setup...)
 	p.do(chromedp.Navigate(address))
 	return p
@@ -144,6 +151,12 @@ func tryEvaluate[T any](p *tab, expression string, args ...any) (T, error) {
 	}
 	return chromedp.Run(ctx, chromedp.Evaluate[T](
 		fmt.Sprintf("(async (args) => (%s))(%s)", expression, encoded), chromedp.EvalAwaitPromise))
+}
+
+// script runs statements of JavaScript, which find args in the variable args.
+func (p *tab) script(statements string, args ...any) {
+	p.t.Helper()
+	evaluate[chromedp.Void](p, "(() => {"+statements+"})()", args...)
 }
 
 // await waits until a JavaScript expression is truthy.
@@ -210,7 +223,7 @@ func (p *tab) observe(event any) {
 		p.observeResponse(event)
 	case *network.EventLoadingFailed:
 		if !event.Canceled { // By the page itself, or because it was left.
-			p.problem("request failed: %s: %s %s", p.requestURL(event.RequestID), event.ErrorText, event.BlockedReason)
+			p.problemf("request failed: %s: %s %s", p.requestURL(event.RequestID), event.ErrorText, event.BlockedReason)
 		}
 	case *runtime.EventConsoleAPICalled:
 		if event.Type != runtime.ConsoleAPICalledTypeError && event.Type != runtime.ConsoleAPICalledTypeWarning && event.Type != runtime.ConsoleAPICalledTypeAssert {
@@ -220,24 +233,27 @@ func (p *tab) observe(event any) {
 		for _, arg := range event.Args {
 			words = append(words, cmp.Or(string(arg.Value), arg.Description))
 		}
-		p.problem("console.%s: %s", event.Type, strings.Join(words, " "))
+		p.problemf("console.%s: %s", event.Type, strings.Join(words, " "))
 	case *runtime.EventExceptionThrown:
 		text := event.ExceptionDetails.Text
 		if exception := event.ExceptionDetails.Exception; exception != nil {
 			text += " " + exception.Description
 		}
-		p.problem("uncaught exception: %s", text)
+		p.problemf("uncaught exception: %s", text)
 	case *log.EventEntryAdded:
 		if event.Entry.Level == log.EntryLevelError || event.Entry.Level == log.EntryLevelWarning {
-			p.problem("log: %s: %s %s", event.Entry.Source, event.Entry.Text, event.Entry.URL)
+			p.problemf("log: %s: %s %s", event.Entry.Source, event.Entry.Text, event.Entry.URL)
 		}
 	case *audits.EventIssueAdded:
-		details, _ := json.Marshal(event.Issue.Details)
-		p.problem("issue: %s %s", event.Issue.Code, details)
+		details, err := json.Marshal(event.Issue.Details)
+		if err != nil {
+			details = []byte(err.Error())
+		}
+		p.problemf("issue: %s %s", event.Issue.Code, details)
 	case *inspector.EventTargetCrashed:
-		p.problem("the tab crashed")
+		p.problemf("the tab crashed")
 	case *page.EventJavascriptDialogOpening:
-		p.problem("dialog: %s", event.Message)
+		p.problemf("dialog: %s", event.Message)
 		p.dialogs.Go(func() {
 			_, _ = chromedp.Call(p.ctx, page.HandleJavaScriptDialog, page.HandleJavaScriptDialogParams{})
 		})
@@ -247,7 +263,7 @@ func (p *tab) observe(event any) {
 func (p *tab) observeRequest(event *network.EventRequestWillBeSent) {
 	parsed, err := url.Parse(event.Request.URL)
 	if err != nil {
-		p.problem("request to %q: %v", event.Request.URL, err)
+		p.problemf("request to %q: %v", event.Request.URL, err)
 		return
 	}
 	var body bytes.Buffer
@@ -261,7 +277,7 @@ func (p *tab) observeRequest(event *network.EventRequestWillBeSent) {
 	p.changed = make(chan struct{})
 	p.mu.Unlock()
 	if parsed.Scheme != "data" && parsed.Scheme+"://"+parsed.Host != p.origin {
-		p.problem("request to another server: %s", event.Request.URL)
+		p.problemf("request to another server: %s", event.Request.URL)
 	}
 }
 
@@ -276,7 +292,7 @@ func (p *tab) observeResponse(event *network.EventResponseReceived) {
 	p.changed = make(chan struct{})
 	p.mu.Unlock()
 	if event.Response.Status >= 400 {
-		p.problem("response: %s: status %d", event.Response.URL, event.Response.Status)
+		p.problemf("response: %s: status %d", event.Response.URL, event.Response.Status)
 	}
 }
 
@@ -291,7 +307,7 @@ func (p *tab) requestURL(id network.RequestID) string {
 	return string(id)
 }
 
-func (p *tab) problem(format string, args ...any) {
+func (p *tab) problemf(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.problems = append(p.problems, fmt.Sprintf(format, args...))
@@ -454,8 +470,8 @@ func (p *tab) pixel(at place) (x, y float64) {
 	return left + x - centerX, top + y - centerY
 }
 
-// rectangle returns the part of the world that the page shows, in E7 degrees.
-func (p *tab) rectangle() *routeguide.Rectangle {
+// rectangle returns the part of the world that the page shows, with a margin in pixels.
+func (p *tab) rectangle(margin float64) *routeguide.Rectangle {
 	p.t.Helper()
 	v, b := p.view(), p.box("#map")
 	size := 256 * math.Exp2(v.zoom)
@@ -464,8 +480,8 @@ func (p *tab) rectangle() *routeguide.Rectangle {
 	centerY := size * (0.5 - math.Atanh(math.Sin(v.center.latitude*math.Pi/180))/(2*math.Pi))
 	longitude := func(x float64) float64 { return (x/size - 0.5) * 360 }
 	return &routeguide.Rectangle{
-		Lo: place{latitude(centerY + b.Height/2), longitude(centerX - b.Width/2)}.point(),
-		Hi: place{latitude(centerY - b.Height/2), longitude(centerX + b.Width/2)}.point(),
+		Lo: place{latitude(centerY + b.Height/2 + margin), longitude(centerX - b.Width/2 - margin)}.point(),
+		Hi: place{latitude(centerY - b.Height/2 - margin), longitude(centerX + b.Width/2 + margin)}.point(),
 	}
 }
 
@@ -488,10 +504,24 @@ func (p *tab) clickAt(at place) {
 	p.do(chromedp.MouseClickXY(x, y))
 }
 
-// keys presses keys one after another.
+// keys presses keys one after another. A key that the page handles types nothing, as on a keyboard.
 func (p *tab) keys(keys string) {
 	p.t.Helper()
-	p.do(chromedp.KeyEvent(keys))
+	p.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		for _, key := range keys {
+			events := kb.Encode(key)
+			down, up := events[0], events[len(events)-1]
+			if len(events) == 3 { // It types something.
+				down.Type, down.Text, down.UnmodifiedText = input.DispatchKeyEventTypeKeyDown, events[1].Text, events[1].UnmodifiedText
+			}
+			for _, event := range []*input.DispatchKeyEventParams{down, up} {
+				if _, err := cdp.Call(ctx, target, input.DispatchKeyEvent, *event); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
 }
 
 // awaitFocus waits until an element has the focus.
@@ -517,4 +547,19 @@ func (p *tab) awaitObserved(seen func() bool, what string) {
 			p.t.Fatalf("not within %v: %s; the problems are %q", patience, what, p.unexpected())
 		}
 	}
+}
+
+// write types a note into the open panel, sends it, and waits until it is left.
+func (p *tab) write(text string) {
+	p.t.Helper()
+	p.awaitFocus("#text")
+	p.keys(text)
+	p.click("#send")
+	p.awaitLeft(text)
+}
+
+// awaitLeft waits until the newest note of the open place has a text, and the form is ready for another one.
+func (p *tab) awaitLeft(text string) {
+	p.t.Helper()
+	p.await(`document.querySelector('#log > li:first-child .text')?.textContent === args[0] && document.querySelector('#text').value === ''`, text)
 }

@@ -2,8 +2,12 @@ package browser
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"example.com/routeguide/client/routechat"
@@ -18,14 +22,14 @@ type server struct {
 	process *process.Process
 	address string
 	args    []string
-	// client calls the server over HTTP/2 without TLS. Other tests make their own.
-	client *routechat.Client
+	tls     bool
+	client  *routechat.Client // without a token
 }
 
 // startServer runs the server until the test ends. It keeps notes in memory, unless args have another store.
 func startServer(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, args: append([]string{"--store", "memory:"}, args...)}
+	s := &server{t: t, args: append([]string{"--store", "memory:"}, args...), tls: slices.Contains(args, "--tls-cert")}
 	var err error
 	if s.process, s.address, err = process.StartServer(ourServer, s.args...); err != nil {
 		t.Fatal(err)
@@ -35,7 +39,7 @@ func startServer(t *testing.T, args ...string) *server {
 			t.Error(err)
 		}
 	})
-	if s.client, err = routechat.New(s.url()); err != nil {
+	if err := s.connect(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.client.Close)
@@ -49,7 +53,26 @@ func onDisk(t *testing.T) []string {
 }
 
 func (s *server) url() string {
+	if s.tls {
+		return "https://" + s.address
+	}
 	return "http://" + s.address
+}
+
+// connect makes the client of a server.
+func (s *server) connect() error {
+	var config routechat.Config
+	if s.tls {
+		encoded, err := os.ReadFile(certificate)
+		if err != nil {
+			return err
+		}
+		config.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+		config.TLS.RootCAs.AppendCertsFromPEM(encoded)
+	}
+	var err error
+	s.client, err = config.New(s.url())
+	return err
 }
 
 // kill ends the server as kill -9 does.
