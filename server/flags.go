@@ -36,7 +36,7 @@ type serverFlags struct {
 
 type serveFlags struct {
 	Listen          string        `default:"localhost:50051" placeholder:"ADDR" help:"Listen on this address, host:port (${default}). Port 0 takes a free one; an empty host is every address of this machine."`
-	HTTP2           string        `name:"http2" default:"native" enum:"native,net/http" placeholder:"native|net/http" help:"HTTP/2 server: this module's own, or that of Go's net/http as a way out (${default}). See docs/http2.md."`
+	HTTP2           string        `name:"http2" env:"ROUTEGUIDE_HTTP2" default:"native" enum:"native,net/http" placeholder:"native|net/http" help:"HTTP/2 server: this module's own, or that of Go's net/http as a way out (${default}). See docs/http2.md."`
 	Features        string        `placeholder:"FILE" help:"Serve the features in this file, a JSON array of {\"location\": {\"latitude\": 1, \"longitude\": 2}, \"name\": \"...\"} in degrees times 10^7, or {\"feature\": [...]} around it. By default, places in New Jersey and around New York."`
 	History         int           `default:"0" placeholder:"N" help:"Reply with the newest N notes of a location. 0, the default, is all. Nothing is deleted."`
 	ShutdownTimeout time.Duration `renamed:"drain" default:"10s" placeholder:"DURATION" help:"After SIGTERM, wait this long for open calls to end (${default})."`

@@ -87,7 +87,7 @@ func TestRunIgnoresEmptyEnvironmentVariables(t *testing.T) {
 		if err := run(t.Context(), append(command, "--help"), &help, io.Discard); !strings.Contains(help.String(), "ROUTEGUIDE_STORE") {
 			t.Fatalf("got %v", err)
 		}
-		for _, name := range regexp.MustCompile("ROUTEGUIDE_[A-Z_]+").FindAllString(help.String(), -1) {
+		for _, name := range regexp.MustCompile("ROUTEGUIDE_[A-Z0-9_]+").FindAllString(help.String(), -1) {
 			t.Setenv(name, "")
 		}
 	}
@@ -130,22 +130,30 @@ func TestFeaturesFlagFromEnvironment(t *testing.T) {
 // Only net/http sends SETTINGS_MAX_FRAME_SIZE.
 func TestHTTP2FlagChoosesServer(t *testing.T) {
 	for server, want := range map[string]bool{"native": false, "net/http": true} {
-		url, stop := start(t, "--http2", server)
-		conn, err := rawhttp2.Dial(strings.TrimPrefix(url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		frame, err := conn.ReadFrame()
-		settings, ok := frame.(*http2.SettingsFrame)
-		if !ok {
-			t.Fatalf("%s: the first frame is %v, %v", server, frame, err)
-		}
-		if _, sent := settings.Value(http2.SettingMaxFrameSize); sent != want {
-			t.Errorf("%s: another server has sent %v", server, settings)
-		}
-		if err := errors.Join(conn.Close(), stop()); err != nil {
-			t.Error(err)
-		}
+		checkHTTP2(t, server, want, "--http2", server)
+		t.Setenv("ROUTEGUIDE_HTTP2", server)
+		checkHTTP2(t, server, want)
+	}
+}
+
+// checkHTTP2 fails the test unless a server with these flags is net/http's, or is not.
+func checkHTTP2(t *testing.T, server string, want bool, flags ...string) {
+	t.Helper()
+	url, stop := start(t, flags...)
+	conn, err := rawhttp2.Dial(strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := conn.ReadFrame()
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		t.Fatalf("%s: the first frame is %v, %v", server, frame, err)
+	}
+	if _, sent := settings.Value(http2.SettingMaxFrameSize); sent != want {
+		t.Errorf("%s: another server has sent %v", server, settings)
+	}
+	if err := errors.Join(conn.Close(), stop()); err != nil {
+		t.Error(err)
 	}
 }
 
