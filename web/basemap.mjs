@@ -86,10 +86,19 @@ function names(topology, geometries) {
   const found = geometries.flatMap((geometry) => {
     const { geometry: shape, properties } = client.feature(topology, geometry);
     const polygons = shape?.type === "MultiPolygon" ? shape.coordinates : shape?.type === "Polygon" ? [shape.coordinates] : [];
-    const largest = polygons.toSorted((a, b) => area(b[0]) - area(a[0]))[0];
+    const largest = polygons.map((rings) => rings.map(unwrapped)).toSorted((a, b) => area(b[0]) - area(a[0]))[0];
     return largest && properties.name ? [[properties.name, ...centre(largest)]] : [];
   });
   return found.toSorted((a, b) => b[3] - a[3] || (a[0] < b[0] ? -1 : 1));
+}
+
+/** A ring that goes on beyond the antimeridian, where the coordinates begin again at the other side. */
+function unwrapped(ring) {
+  let before = ring[0][0];
+  return ring.map(([x, y]) => {
+    before = x + 360 * Math.round((before - x) / 360);
+    return [before, y];
+  });
 }
 
 function area(ring) {

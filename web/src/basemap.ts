@@ -12,6 +12,9 @@ const countiesZoom = 7;
 /** Points of a line that are drawn together, if any of them is on a tile. */
 const chunkLength = 64;
 
+/** Milliseconds of a frame for drawing tiles. */
+const budget = 8;
+
 /** The name of an area, and where it stands. */
 export interface Label {
   readonly name: string;
@@ -52,20 +55,26 @@ interface Layer {
   readonly minZoom: number;
 }
 
-/** A layer of tiles with the outlines that have been loaded so far. It loads counties once they are to be seen. */
+/**
+ * A layer of tiles with the outlines that have been loaded so far. It loads counties once they are to be seen. Tiles are drawn in the frames of the browser, a few milliseconds' worth in each.
+ */
 export class Basemap extends L.GridLayer {
-  private readonly tiles = new Map<HTMLElement, L.Coords>();
+  private readonly tiles = new Map<HTMLElement, { canvas: HTMLCanvasElement; coords: L.Coords; done: L.DoneCallback | undefined }>();
+  private readonly undrawn = new Set<HTMLElement>();
   private readonly layers: Layer[] = [];
   private readonly labels: Label[] = [];
+  private frame = 0;
   private countiesWanted = false;
 
   /** OnLabels is told of all labels when there are more of them. */
   constructor(private readonly onLabels: (labels: readonly Label[]) => void) {
     super({ updateWhenZooming: false, keepBuffer: 1, className: "basemap" });
-    this.on("tileunload", (event: L.TileEvent) => this.tiles.delete(event.tile));
+    this.on("tileunload", ({ tile }: { tile: HTMLElement }) => {
+      this.tiles.delete(tile);
+      this.undrawn.delete(tile);
+    });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.repaint());
-    void this.load<WorldFile>(worldFile, (file) => {
-      const stateBorders = lines(file.states, file.states.objects.borders);
+    void this.read<WorldFile>(worldFile, (file) => {
       const worldLand = polygons(file.world, file.world.objects.land);
       const statesLand = polygons(file.states, file.states.objects.land);
       this.layers.unshift(
@@ -74,7 +83,7 @@ export class Basemap extends L.GridLayer {
         { shapes: statesLand, color: "--coast", width: 2, fill: false, minZoom: 0 },
         { shapes: worldLand, color: "--land", width: 0, fill: true, minZoom: 0 },
         { shapes: statesLand, color: "--land", width: 0, fill: true, minZoom: 0 },
-        { shapes: stateBorders, color: "--state", width: 1, fill: false, minZoom: 3 },
+        { shapes: lines(file.states, file.states.objects.borders), color: "--state", width: 1, fill: false, minZoom: 3 },
         { shapes: lines(file.world, file.world.objects.borders), color: "--border", width: 1, fill: false, minZoom: 0 },
       );
       this.name("country", file.names.country);
@@ -88,10 +97,10 @@ export class Basemap extends L.GridLayer {
     return super.onAdd(map);
   }
 
-  override createTile(coords: L.Coords): HTMLElement {
+  override createTile(coords: L.Coords, done: L.DoneCallback): HTMLElement {
     const tile = document.createElement("canvas");
-    this.tiles.set(tile, coords);
-    this.draw(tile, coords, getComputedStyle(document.documentElement));
+    this.tiles.set(tile, { canvas: tile, coords, done });
+    this.schedule(tile);
     return tile;
   }
 
@@ -100,7 +109,7 @@ export class Basemap extends L.GridLayer {
       return;
     }
     this.countiesWanted = true;
-    void this.load<CountiesFile>(countiesFile, (file) => {
+    void this.read<CountiesFile>(countiesFile, (file) => {
       const shapes = lines(file.counties, file.counties.objects.borders);
       this.layers.push({ shapes, color: "--county", width: 0.75, fill: false, minZoom: countiesZoom });
       this.name("county", file.names.county);
@@ -108,7 +117,7 @@ export class Basemap extends L.GridLayer {
   }
 
   /** The map is complete without the outlines, so a file that cannot be loaded is no error to the user. */
-  private async load<T>(file: string, use: (content: T) => void): Promise<void> {
+  private async read<T>(file: string, use: (content: T) => void): Promise<void> {
     try {
       const response = await fetch(new URL(file, import.meta.url));
       if (!response.ok) {
@@ -130,9 +139,32 @@ export class Basemap extends L.GridLayer {
 
   /** Draws all tiles again in place, so that none flickers. */
   private repaint(): void {
+    for (const tile of this.tiles.keys()) {
+      this.schedule(tile);
+    }
+  }
+
+  private schedule(tile: HTMLElement): void {
+    this.undrawn.add(tile);
+    this.frame ||= requestAnimationFrame(() => this.drawSome());
+  }
+
+  private drawSome(): void {
+    this.frame = 0;
     const style = getComputedStyle(document.documentElement);
-    for (const [tile, coords] of this.tiles) {
-      this.draw(tile as HTMLCanvasElement, coords, style);
+    const end = performance.now() + budget;
+    for (const tile of this.undrawn) {
+      this.undrawn.delete(tile);
+      const waiting = this.tiles.get(tile);
+      if (waiting) {
+        this.draw(waiting.canvas, waiting.coords, style);
+        waiting.done?.(undefined, tile);
+        waiting.done = undefined;
+      }
+      if (performance.now() > end && this.undrawn.size > 0) {
+        this.frame = requestAnimationFrame(() => this.drawSome());
+        return;
+      }
     }
   }
 
@@ -158,14 +190,16 @@ export class Basemap extends L.GridLayer {
       }
       context.beginPath();
       for (const shape of layer.shapes) {
-        if (
-          shape.east < west - margin || shape.west > west + 1 / count + margin ||
-          shape.south < north - margin || shape.north > north + 1 / count + margin
-        ) {
+        if (shape.south < north - margin || shape.north > north + 1 / count + margin) {
           continue;
         }
-        for (const line of shape.lines) {
-          trace(context, line, west, north, scale);
+        for (const copy of [-1, 0, 1]) { // A shape may reach beyond the antimeridian.
+          if (shape.east + copy < west - margin || shape.west + copy > west + 1 / count + margin) {
+            continue;
+          }
+          for (const line of shape.lines) {
+            trace(context, line, west - copy, north, scale, tile.width);
+          }
         }
       }
       if (layer.fill) {
@@ -180,23 +214,37 @@ export class Basemap extends L.GridLayer {
   }
 }
 
-/** Adds a line to the path, without points that are within a quarter of a pixel of the one before. */
-function trace(context: CanvasRenderingContext2D, line: Float64Array, west: number, north: number, scale: number): void {
-  let lastX = Number.NaN;
-  let lastY = Number.NaN;
-  for (let i = 0; i + 1 < line.length; i += 2) {
-    const x = (line[i]! - west) * scale;
-    const y = (line[i + 1]! - north) * scale;
-    if (i === 0) {
-      context.moveTo(x, y);
-    } else if (i + 3 < line.length && Math.abs(x - lastX) < 0.5 && Math.abs(y - lastY) < 0.5) {
-      continue;
-    } else {
+/**
+ * Adds a line to the path: without points that are next to the one before, and without those of a part that is beyond one side of
+ * the tile, where a straight line is as good.
+ */
+function trace(context: CanvasRenderingContext2D, line: Float64Array, west: number, north: number, scale: number, size: number): void {
+  const last = line.length - 2;
+  let x = (line[0]! - west) * scale;
+  let y = (line[1]! - north) * scale;
+  let sides = sidesOf(x, y, size);
+  let [lastX, lastY, lastSides] = [x, y, sides];
+  context.moveTo(x, y);
+  for (let i = 0; i <= last; i += 2) {
+    const nextX = i < last ? (line[i + 2]! - west) * scale : x;
+    const nextY = i < last ? (line[i + 3]! - north) * scale : y;
+    const nextSides = i < last ? sidesOf(nextX, nextY, size) : sides;
+    const isApart = Math.abs(x - lastX) > 0.5 || Math.abs(y - lastY) > 0.5;
+    if (i === last || (isApart && (lastSides & sides & nextSides) === 0)) {
       context.lineTo(x, y);
+      lastX = x;
+      lastY = y;
+      lastSides = sides;
     }
-    lastX = x;
-    lastY = y;
+    x = nextX;
+    y = nextY;
+    sides = nextSides;
   }
+}
+
+/** The sides of a tile that a point is beyond, a bit for each. Lines are up to 4 pixels wide. */
+function sidesOf(x: number, y: number, size: number): number {
+  return (x < -4 ? 1 : x > size + 4 ? 2 : 0) | (y < -4 ? 4 : y > size + 4 ? 8 : 0);
 }
 
 /** One shape for each polygon. */
@@ -204,7 +252,7 @@ function polygons(topology: Topology, object: GeometryObject): Shape[] {
   const collected = topojson.feature(topology, { type: "GeometryCollection", geometries: [object] } as GeometryCollection);
   return collected.features.flatMap(({ geometry }) => {
     const all = geometry.type === "MultiPolygon" ? geometry.coordinates : geometry.type === "Polygon" ? [geometry.coordinates] : [];
-    return all.map((rings) => shapeOf(rings.map(project)));
+    return all.map((rings) => shapeOf(rings.map((ring) => closed(project(ring)))));
   });
 }
 
@@ -221,13 +269,23 @@ function lines(topology: Topology, object: MultiLineString): Shape[] {
   });
 }
 
+/** Lines go on beyond the antimeridian, where the coordinates begin again at the other side. */
 function project(line: number[][]): Float64Array {
   const projected = new Float64Array(2 * line.length);
+  let before = 0;
   line.forEach(([longitude, latitude], i) => {
-    projected[2 * i] = mercatorX(longitude ?? 0);
+    const x = mercatorX(longitude ?? 0);
+    before = i === 0 ? x : x + Math.round(before - x);
+    projected[2 * i] = before;
     projected[2 * i + 1] = mercatorY(latitude ?? 0);
   });
   return projected;
+}
+
+/** A ring around a pole ends a full circle from its start, and is closed along the edge of the map: that of Antarctica alone. */
+function closed(ring: Float64Array): Float64Array {
+  const [first, last] = [ring[0] ?? 0, ring[ring.length - 2] ?? 0];
+  return Math.abs(first - last) < 0.5 ? ring : Float64Array.of(...ring, last, 1, first, 1);
 }
 
 function shapeOf(projected: Float64Array[]): Shape {

@@ -134,10 +134,10 @@ export class Features {
       }
       this.add({ name: feature.name, location: feature.location ?? { latitude: 0, longitude: 0 } }, listing);
       if (++count >= maxFeatures) {
+        end.abort(); // Otherwise the stream keeps its connection.
         break;
       }
     }
-    end.abort(); // Otherwise a stream that is not read to its end keeps its connection.
     this.complete = count < maxFeatures;
     for (const [key, feature] of this.byKey) {
       if (feature.listing !== listing) {

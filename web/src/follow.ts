@@ -70,6 +70,7 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
     // Without a cursor, this call begins with the newest notes, and those before them may be missing.
     let reset = started && cursor.length === 0;
     let error: ConnectError;
+    let hasEnded = false;
     try {
       for await (const response of call({ ...filter, cursor }, { signal: watchdog.signal })) {
         watchdog.stop(); // The time that the page takes is not the server's.
@@ -92,11 +93,16 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
         }
         watchdog.start();
       }
+      hasEnded = true;
       error = new ConnectError("the server has ended the stream", Code.Unavailable);
     } catch (reason) {
+      hasEnded = true;
       error = watchdog.silent ? new ConnectError("the server has sent nothing for 45 seconds", Code.Unavailable) : ConnectError.from(reason);
     } finally {
       watchdog.end();
+      if (!hasEnded) {
+        watchdog.abort(); // The page has left the loop. Otherwise the call keeps its connection.
+      }
     }
     if (signal.aborted) {
       return;
@@ -113,7 +119,7 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
 /** Aborts a call that is silent for too long, or with the signal that ends following. */
 class Watchdog {
   private readonly controller = new AbortController();
-  private readonly abort = () => this.controller.abort();
+  readonly abort = () => this.controller.abort();
   private timer: ReturnType<typeof setTimeout> | undefined;
   silent = false;
 
@@ -141,11 +147,9 @@ class Watchdog {
     clearTimeout(this.timer);
   }
 
-  /** Frees the connection, too, if the call has not ended by itself. */
   end(): void {
     this.stop();
     this.parent.removeEventListener("abort", this.abort);
-    this.abort();
   }
 }
 

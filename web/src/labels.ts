@@ -1,6 +1,7 @@
 // The names of countries, states and counties on the base map: text that the map's tiles do not cut.
 import * as L from "leaflet";
 import type { Label } from "./basemap";
+import { FlatMarker } from "./flatmarker";
 import { nearestCopy } from "./location";
 
 /** Names in view. */
@@ -36,7 +37,7 @@ export class Labels {
     for (const { name, latitude, longitude, radius, kind } of this.labels) {
       const [from, to] = zooms[kind];
       const width = name.length * (kind === "county" ? 6 : 8);
-      if (zoom < from || zoom > to || 2.4 * radius * degree < width) {
+      if (zoom < from || zoom > to || 3 * radius * degree < width) {
         continue;
       }
       const at = L.latLng(latitude, nearestCopy(longitude, meridian));
@@ -51,7 +52,7 @@ export class Labels {
       const text = document.createElement("span");
       text.textContent = name;
       const icon = L.divIcon({ className: `label ${kind}`, html: text, iconSize: undefined as never });
-      this.layer.addLayer(L.marker(at, { icon, interactive: false, keyboard: false, pane: "labels" }));
+      this.layer.addLayer(new FlatMarker(at, { icon, interactive: false, keyboard: false, pane: "labels" }));
       if (taken.length >= maxLabels) {
         return;
       }

@@ -10,23 +10,19 @@ import { Features } from "./features";
 import { Feed } from "./feed";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { Inbox } from "./inbox";
-import { Labels } from "./labels";
 import { List, listLength } from "./list";
 import { type Location, locationKey, nearestCopy } from "./location";
-import { createMap, onOpen, viewOf } from "./map";
+import { addBasemap, createMap, onOpen, uncover, viewOf } from "./map";
 import { Markers } from "./markers";
 import { byId, metaContent } from "./page";
 import { Panel } from "./panel";
 import { Places, type Place } from "./places";
 
+/** Milliseconds after which the base map does not wait for features any more. */
+const basemapTime = 800;
+
 const connection = new Connection(showState);
-let labels: Labels | undefined;
-const map = createMap(
-  byId("map"),
-  { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") },
-  (all) => labels?.set(all),
-);
-labels = new Labels(map);
+const map = createMap(byId("map"));
 const places = new Places(map.getZoom());
 const announcer = new Announcer();
 
@@ -36,7 +32,10 @@ const features = new Features(map, connection.guide, {
     panel.featuresChanged();
     list.schedule();
   },
-  onDrawn: () => performance.mark("features-drawn"),
+  onDrawn: () => {
+    performance.mark("features-drawn");
+    startBasemap();
+  },
   onError: (error) => {
     if (connection.state === "connecting") {
       connection.setError(error);
@@ -66,6 +65,7 @@ const panel: Panel = new Panel({
   isFollowed: (location) => feed.followed !== undefined && includes(feed.followed, location),
   onOpen: (location) => {
     here.setLatLng([location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng)]).addTo(map);
+    uncover(map, location, byId("panel"));
   },
   onClose: () => here.remove(),
   onError: (error) => {
@@ -132,6 +132,16 @@ byId("token").addEventListener("submit", (event) => {
 });
 features.show(viewOf(map));
 feed.show(viewOf(map));
+// Outlines take more to draw than features: they come after them, unless those are late.
+let hasBasemap = false;
+setTimeout(startBasemap, basemapTime);
+
+function startBasemap(): void {
+  if (!hasBasemap) {
+    hasBasemap = true;
+    addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+  }
+}
 
 function applyNote(note: Note, live: boolean): void {
   if (places.add(note, live ? performance.now() : 0) && live) {

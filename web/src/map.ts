@@ -1,8 +1,9 @@
 // The map: Leaflet, its view and the URL, clicks and the keyboard.
 import * as L from "leaflet";
 import type { Area } from "./area";
-import { Basemap, type Label } from "./basemap";
-import { fromDegrees, type Location, mercatorLimit } from "./location";
+import { Basemap } from "./basemap";
+import { Labels } from "./labels";
+import { fromDegrees, type Location, mercatorLimit, nearestCopy } from "./location";
 import { escapeHTML } from "./text";
 import { formatView, parseView, pixelDigits } from "./view";
 
@@ -21,8 +22,8 @@ export interface Tiles {
   readonly attribution: string;
 }
 
-/** Creates the map in an element, at the view of the URL. OnLabels is told of the names of the base map. */
-export function createMap(element: HTMLElement, tiles: Tiles, onLabels: (labels: readonly Label[]) => void): L.Map {
+/** Creates the map in an element, at the view of the URL. */
+export function createMap(element: HTMLElement): L.Map {
   const map = L.map(element, {
     minZoom,
     maxZoom,
@@ -42,14 +43,22 @@ export function createMap(element: HTMLElement, tiles: Tiles, onLabels: (labels:
     map.fitBounds(defaultBounds, { animate: false, ...visiblePadding(element), maxZoom: 10 });
   }
   L.control.zoom({ position: "topright", zoomInTitle: "Zoom in", zoomOutTitle: "Zoom out" }).addTo(map);
-  addAttribution(map, tiles);
-  if (tiles.url === "") {
-    new Basemap(onLabels).addTo(map);
-  } else {
-    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1 }).addTo(map);
-  }
   syncURL(map);
   return map;
+}
+
+/** Adds the base map to a map: tiles of a server, or the outlines that come with the page. */
+export function addBasemap(map: L.Map, tiles: Tiles): void {
+  const attribution = L.control.attribution({ prefix: '<a href="https://leafletjs.com" target="_blank" rel="noopener noreferrer">Leaflet</a>' });
+  attribution.addAttribution('<a href="LICENSES.txt">Licences</a>');
+  attribution.addAttribution(tiles.url === "" ? "Natural Earth, US Census Bureau" : escapeHTML(tiles.attribution));
+  attribution.addTo(map);
+  if (tiles.url !== "") {
+    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1 }).addTo(map);
+    return;
+  }
+  const labels = new Labels(map);
+  new Basemap((all) => labels.set(all)).addTo(map);
 }
 
 function clampZoom(zoom: number): number {
@@ -59,13 +68,6 @@ function clampZoom(zoom: number): number {
 /** Keeps the first view out from under the panel, where there is room. */
 function visiblePadding(element: HTMLElement): L.FitBoundsOptions {
   return element.clientWidth > 900 ? { paddingTopLeft: [380, 10], paddingBottomRight: [10, 30] } : { paddingTopLeft: [0, 80] };
-}
-
-function addAttribution(map: L.Map, tiles: Tiles): void {
-  const attribution = L.control.attribution({ prefix: '<a href="https://leafletjs.com" target="_blank" rel="noopener noreferrer">Leaflet</a>' });
-  attribution.addAttribution('<a href="LICENSES.txt">Licences</a>');
-  attribution.addAttribution(tiles.url === "" ? "Natural Earth, US Census Bureau" : escapeHTML(tiles.attribution));
-  attribution.addTo(map);
 }
 
 /** Writes the view into the URL as the map moves, and follows the URL when the user changes it. */
@@ -83,6 +85,17 @@ function syncURL(map: L.Map): void {
       map.setView([view.latitude, view.longitude], clampZoom(view.zoom), { animate: false });
     }
   });
+}
+
+/** Moves the map if a location that is opened is under the panel, which overlaps it. */
+export function uncover(map: L.Map, location: Location, panel: HTMLElement): void {
+  const size = map.getSize();
+  const { left, right, top } = panel.getBoundingClientRect();
+  const isSheet = right - left > size.x / 2; // at the bottom of a small screen; otherwise at the left
+  const at = L.latLng(location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng));
+  map.panInside(at, isSheet
+    ? { paddingTopLeft: [30, 130], paddingBottomRight: [30, Math.min(size.y - 150, size.y - top + 30)] }
+    : { paddingTopLeft: [Math.min(size.x / 2, right + 30), 30], paddingBottomRight: [60, 40] });
 }
 
 /** The area in the window. */

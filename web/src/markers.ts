@@ -1,5 +1,6 @@
 // The places with notes on the map: a marker each, or one for the places of a cell.
 import * as L from "leaflet";
+import { FlatMarker } from "./flatmarker";
 import { formatLocation, mercatorLatitude } from "./location";
 import { maxZoom } from "./map";
 import type { Cell, Place, Places } from "./places";
@@ -14,6 +15,9 @@ const maxCaptions = 60;
 /** Pixels of a caption, and around a place. */
 const captionWidth = 190;
 const captionHeight = 26;
+
+/** Places that are marked at the same time, up to which the marks move. */
+const maxMoving = 20;
 
 interface Drawn {
   readonly marker: L.Marker;
@@ -36,6 +40,7 @@ export class Markers {
   private readonly drawn = new Map<string, Drawn>();
   private frame = 0;
   private readonly layer = L.layerGroup();
+  private marked = 0;
 
   constructor(
     private readonly map: L.Map,
@@ -123,7 +128,7 @@ export class Markers {
     }
     const share = this.places.cellShare;
     const clamp = (sum: number, index: number) =>
-      Math.max(index + 0.3, Math.min(index + 0.7, sum / cell.places.size / share)) * share;
+      Math.max(index + 0.35, Math.min(index + 0.65, sum / cell.places.size / share)) * share;
     return [mercatorLatitude(clamp(cell.y, cell.row)), (clamp(cell.x, cell.column) - 0.5 + copy) * 360];
   }
 
@@ -132,7 +137,7 @@ export class Markers {
     content.className = isCluster ? "count" : "caption";
     content.dir = "auto";
     const icon = L.divIcon({ className: isCluster ? "cluster" : "place", html: content, iconSize: undefined as never });
-    const marker = L.marker(at, { icon, keyboard: true, autoPanOnFocus: false, bubblingMouseEvents: false });
+    const marker = new FlatMarker(at, { icon, keyboard: true, autoPanOnFocus: false, bubblingMouseEvents: false });
     this.layer.addLayer(marker);
     const element = marker.getElement();
     if (!element) {
@@ -160,7 +165,7 @@ export class Markers {
       const count = cell.places.size;
       element.dataset["locations"] = String(count);
       element.dataset["size"] = count < 10 ? "small" : count < 100 ? "medium" : "large";
-      content.textContent = count < 10_000 ? String(count) : `${Math.floor(count / 1000)}k`;
+      content.textContent = count < 1000 ? String(count) : `${Math.floor(count / 100) / 10}k`;
       element.setAttribute("aria-label", `${count} places with notes`);
       return;
     }
@@ -170,16 +175,31 @@ export class Markers {
     element.setAttribute("aria-label", `${summary(place.newest.text, 80)} – note at ${formatLocation(place.location)}`);
   }
 
-  /** Marks a place or a cluster for two seconds. Taking the class away first starts the animation again. */
+  /** Marks a place or a cluster for two seconds. */
   private arrive(drawn: Drawn): void {
+    const isMarked = drawn.arrived > 0;
     drawn.arrived = drawn.cell.arrived;
-    drawn.element.classList.remove("arrived");
-    requestAnimationFrame(() => drawn.element.classList.add("arrived"));
-    setTimeout(() => {
-      if (drawn.arrived === drawn.cell.arrived) {
-        drawn.element.classList.remove("arrived");
+    if (isMarked) {
+      return;
+    }
+    drawn.element.classList.add("arrived");
+    this.setMarked(this.marked + 1);
+    const unmark = () => {
+      const rest = drawn.arrived + arrivedTime - performance.now();
+      if (rest > 0 && drawn.element.isConnected) {
+        setTimeout(unmark, rest);
+        return;
       }
-    }, arrivedTime);
+      drawn.arrived = 0;
+      drawn.element.classList.remove("arrived");
+      this.setMarked(this.marked - 1);
+    };
+    setTimeout(unmark, arrivedTime);
+  }
+
+  private setMarked(marked: number): void {
+    this.marked = marked;
+    this.map.getContainer().classList.toggle("busy", marked > maxMoving);
   }
 
   /** Shows the newest text beside the places that have room for it. */
@@ -195,13 +215,17 @@ export class Markers {
       }
     }
     singles.sort((a, b) => newestTime(b) - newestTime(a));
+    const right = this.map.containerPointToLayerPoint(this.map.getSize()).x;
     for (const { marker, element } of singles) {
       const { x, y } = this.map.latLngToLayerPoint(marker.getLatLng());
       const width = Math.min(captionWidth, 20 + 7.5 * (element.textContent?.length ?? 0));
-      const fits = singles.length <= maxCaptions && free(x + 10, y - captionHeight / 2, width, captionHeight);
-      element.classList.toggle("captioned", fits);
-      if (fits) {
-        taken.push({ x: x + 10, y: y - captionHeight / 2, width, height: captionHeight });
+      const top = y - captionHeight / 2;
+      const starts = singles.length <= maxCaptions ? [x + 10, x - 10 - width] : [];
+      const start = starts.find((left) => left + width < right && free(left, top, width, captionHeight));
+      element.classList.toggle("captioned", start !== undefined);
+      element.classList.toggle("left", start !== undefined ? start < x : x + 10 + width > right);
+      if (start !== undefined) {
+        taken.push({ x: start, y: top, width, height: captionHeight });
       }
     }
   }
