@@ -101,12 +101,19 @@ format: $(BIN)/buf-$(BUF_VERSION) $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) 
 generate: $(BIN)/buf-$(BUF_VERSION) ## Generate gen/ from the contract in proto/
 	buf generate
 
+.PHONY: web
+web: $(BIN)/buf-$(BUF_VERSION) ## Build web/dist, the map page, from the contract and web/src (needs npm)
+	cd web && npm ci
+	buf generate --template web/buf.gen.yaml
+	cd web && npm run check && npm run build
+
 .PHONY: checkgenerate
-checkgenerate: generate $(CONFORMANCE)/gen ## Fail if gen/, go.mod or go.sum are not up to date
+checkgenerate: generate web $(CONFORMANCE)/gen ## Fail if gen/, web/src/gen, web/dist, go.mod or go.sum are not up to date
 	go mod tidy -diff
 	cd $(INTEROP) && go mod tidy -diff
 	cd $(CONFORMANCE) && go mod tidy -diff
 	@changed=$$(git status --porcelain gen); test -z "$$changed" || { echo "$$changed"; echo 'gen/ is not up to date: run `make generate` and commit the result'; exit 1; }
+	@changed=$$(git status --porcelain web/src/gen web/dist); test -z "$$changed" || { echo "$$changed"; echo 'web/ is not up to date: run `make web` and commit the result'; exit 1; }
 
 .PHONY: breaking
 breaking: $(BIN)/buf-$(BUF_VERSION) ## Fail on breaking changes against the latest released contract

@@ -1,0 +1,16 @@
+// A marker that is cheap by the hundred.
+import * as L from "leaflet";
+
+/**
+ * A marker without a compositing layer of its own. Leaflet positions markers by translate3d, which makes hundreds of layers that are
+ * composited in each frame of a pan.
+ */
+export class FlatMarker extends L.Marker {
+  protected _setPos(position: L.Point): void {
+    const element = this.getElement() as (HTMLElement & { _leaflet_pos?: L.Point }) | undefined;
+    if (element) {
+      element._leaflet_pos = position; // Where DomUtil.getPosition looks.
+      element.style.transform = `translate(${position.x}px, ${position.y}px)`;
+    }
+  }
+}

@@ -1,0 +1,189 @@
+// The map page: puts the parts together.
+import "leaflet/dist/leaflet.css";
+import "./style.css";
+import * as L from "leaflet";
+import { includes } from "./area";
+import { Announcer } from "./announcer";
+import { Connection, type State } from "./connection";
+import { Drafts } from "./drafts";
+import { Features } from "./features";
+import { Feed } from "./feed";
+import type { Note } from "./gen/routeguide/v1/note_service_pb";
+import { Inbox } from "./inbox";
+import { List, listLength } from "./list";
+import { type Location, locationKey, nearestCopy } from "./location";
+import { addBasemap, createMap, onOpen, uncover, viewOf } from "./map";
+import { Markers } from "./markers";
+import { byId, metaContent } from "./page";
+import { Panel } from "./panel";
+import { Places, type Place } from "./places";
+
+/** Milliseconds after which the base map does not wait for features any more. */
+const basemapTime = 800;
+
+const connection = new Connection(showState);
+const map = createMap(byId("map"));
+const places = new Places(map.getZoom());
+const announcer = new Announcer();
+
+const features = new Features(map, connection.guide, {
+  onOpen: (location) => panel.open(location, places.get(locationKey(location)) !== undefined),
+  onChange: () => {
+    panel.featuresChanged();
+    list.schedule();
+  },
+  onDrawn: () => {
+    performance.mark("features-drawn");
+    startBasemap();
+  },
+  onError: (error) => {
+    if (connection.state === "connecting") {
+      connection.setError(error);
+    }
+  },
+});
+
+const drafts: Drafts = new Drafts({
+  call: (note, options) => connection.notes.leaveNote(note, options),
+  onChange: (draft) => panel.draftChanged(draft),
+  onLeft: (note) => panel.hear(note, true),
+  onError: (error) => {
+    if (error.code === 16) {
+      connection.setError(error);
+    }
+  },
+});
+
+const here = L.marker([0, 0], {
+  icon: L.divIcon({ className: "here", iconSize: undefined as never }), interactive: false, keyboard: false,
+});
+
+const panel: Panel = new Panel({
+  call: (request, options) => connection.notes.followNotes(request, options),
+  drafts,
+  nameAt: (location) => features.nameAt(location),
+  isFollowed: (location) => feed.followed !== undefined && includes(feed.followed, location),
+  onOpen: (location) => {
+    here.setLatLng([location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng)]).addTo(map);
+    uncover(map, location, byId("panel"));
+  },
+  onClose: () => here.remove(),
+  onError: (error) => {
+    if (error.code === 16) {
+      connection.setError(error);
+    }
+  },
+});
+
+const open = (location: Location) => panel.open(location, places.get(locationKey(location)) !== undefined);
+
+const markers = new Markers(map, places, {
+  onPlace: (place) => panel.open(place.location, true),
+  onPlaces: ([place]) => place && panel.open(place.location, true),
+});
+
+const list = new List({
+  features: () => features.within(viewOf(map), listLength).map(({ location, name }) => ({ location, text: name })),
+  notes: newestInView,
+  onOpen: open,
+});
+
+const inbox = new Inbox(applyNote, () => {
+  markers.schedule();
+  list.schedule();
+});
+
+const feed = new Feed(connection, {
+  onArea: (area) => {
+    inbox.clear();
+    places.keepWithin(area);
+    markers.schedule();
+    panel.followedChanged();
+  },
+  onSnapshot: () => {
+    inbox.flush();
+    places.beginSnapshot();
+  },
+  onNotes: (notes, live) => inbox.put(notes, live),
+  onCurrent: (afterSnapshot) => {
+    inbox.flush();
+    if (afterSnapshot) {
+      places.endSnapshot();
+      panel.refresh();
+    }
+    markers.schedule();
+    if (performance.getEntriesByName("notes-current").length === 0) {
+      performance.mark("notes-current");
+    }
+  },
+});
+
+map.on("moveend", () => {
+  features.show(viewOf(map));
+  feed.show(viewOf(map));
+});
+onOpen(map, open);
+byId("token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  connection.setToken(byId("token-value", HTMLInputElement).value.trim());
+  connection.set("connecting");
+  features.retry(viewOf(map));
+  feed.restart();
+});
+features.show(viewOf(map));
+feed.show(viewOf(map));
+// Outlines take more to draw than features: they come after them, unless those are late.
+let hasBasemap = false;
+setTimeout(startBasemap, basemapTime);
+
+function startBasemap(): void {
+  if (!hasBasemap) {
+    hasBasemap = true;
+    addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+  }
+}
+
+function applyNote(note: Note, live: boolean): void {
+  if (places.add(note, live ? performance.now() : 0) && live) {
+    announcer.add(note);
+  }
+  panel.hear(note, live);
+}
+
+/** The places in view whose newest notes are the newest, in one pass. */
+function newestInView(): { location: Location; text: string }[] {
+  const view = viewOf(map);
+  const newest: { place: Place; time: number }[] = [];
+  for (const place of places.all()) {
+    const time = Number(place.newest.leaveTime?.seconds ?? 0n);
+    const last = newest[newest.length - 1];
+    if (newest.length >= listLength && last && time <= last.time) {
+      continue;
+    }
+    if (includes(view, place.location)) {
+      newest.push({ place, time });
+      newest.sort((a, b) => b.time - a.time);
+      newest.length = Math.min(newest.length, listLength);
+    }
+  }
+  return newest.map(({ place }) => ({ location: place.location, text: place.newest.text }));
+}
+
+function showState(state: State, reason: string): void {
+  const words: Record<State, string> = {
+    connecting: "Connecting…",
+    live: "Live: notes appear as they are left.",
+    reconnecting: "The connection is lost. Trying again…",
+    unauthenticated: "This server asks for a token.",
+    "too-many": `The server does not show this view: ${reason}. Zoom in to see fewer places.`,
+    failed: `The server does not allow this: ${reason}`,
+  };
+  document.documentElement.dataset["connection"] = state;
+  byId("status").textContent = words[state];
+  const token = byId("token", HTMLFormElement);
+  const wasHidden = token.hidden;
+  token.hidden = state !== "unauthenticated";
+  if (wasHidden && !token.hidden) {
+    byId("token-value").focus();
+  }
+}

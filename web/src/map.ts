@@ -1,0 +1,123 @@
+// The map: Leaflet, its view and the URL, clicks and the keyboard.
+import * as L from "leaflet";
+import type { Area } from "./area";
+import { Basemap } from "./basemap";
+import { Labels } from "./labels";
+import { fromDegrees, type Location, mercatorLimit, nearestCopy } from "./location";
+import { escapeHTML } from "./text";
+import { formatView, parseView, pixelDigits } from "./view";
+
+/** The features that the server has by default: places in New Jersey and around New York. */
+const defaultBounds: L.LatLngBoundsLiteral = [[40.0, -75.02], [41.2, -73.38]];
+
+/** Levels of the zoom: below, the world is smaller than most windows; above, a pixel is less than 20 cm. */
+export const minZoom = 2;
+export const maxZoom = 19;
+
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+export interface Tiles {
+  /** A template with {z}, {x} and {y}; empty for the outlines that come with the page. */
+  readonly url: string;
+  readonly attribution: string;
+}
+
+/** Creates the map in an element, at the view of the URL. */
+export function createMap(element: HTMLElement): L.Map {
+  const map = L.map(element, {
+    minZoom,
+    maxZoom,
+    zoomControl: false,
+    attributionControl: false,
+    maxBounds: [[-mercatorLimit, -Infinity], [mercatorLimit, Infinity]],
+    maxBoundsViscosity: 1,
+    zoomAnimation: !reducedMotion,
+    fadeAnimation: false,
+    markerZoomAnimation: !reducedMotion,
+    inertia: !reducedMotion,
+  });
+  const view = parseView(location.hash);
+  if (view) {
+    map.setView([view.latitude, view.longitude], clampZoom(view.zoom), { animate: false });
+  } else {
+    map.fitBounds(defaultBounds, { animate: false, ...visiblePadding(element), maxZoom: 10 });
+  }
+  L.control.zoom({ position: "topright", zoomInTitle: "Zoom in", zoomOutTitle: "Zoom out" }).addTo(map);
+  syncURL(map);
+  return map;
+}
+
+/** Adds the base map to a map: tiles of a server, or the outlines that come with the page. */
+export function addBasemap(map: L.Map, tiles: Tiles): void {
+  const attribution = L.control.attribution({ prefix: '<a href="https://leafletjs.com" target="_blank" rel="noopener noreferrer">Leaflet</a>' });
+  attribution.addAttribution('<a href="LICENSES.txt">Licences</a>');
+  attribution.addAttribution(tiles.url === "" ? "Natural Earth, US Census Bureau" : escapeHTML(tiles.attribution));
+  attribution.addTo(map);
+  if (tiles.url !== "") {
+    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1 }).addTo(map);
+    return;
+  }
+  const labels = new Labels(map);
+  new Basemap((all) => labels.set(all)).addTo(map);
+}
+
+function clampZoom(zoom: number): number {
+  return Math.max(minZoom, Math.min(maxZoom, zoom));
+}
+
+/** Keeps the first view out from under the panel, where there is room. */
+function visiblePadding(element: HTMLElement): L.FitBoundsOptions {
+  return element.clientWidth > 900 ? { paddingTopLeft: [380, 10], paddingBottomRight: [10, 30] } : { paddingTopLeft: [0, 80] };
+}
+
+/** Writes the view into the URL as the map moves, and follows the URL when the user changes it. */
+function syncURL(map: L.Map): void {
+  map.on("moveend", () => {
+    const { lat, lng } = map.getCenter();
+    const fragment = formatView({ zoom: map.getZoom(), latitude: lat, longitude: lng });
+    if (fragment !== location.hash) {
+      history.replaceState(history.state, "", fragment);
+    }
+  });
+  window.addEventListener("hashchange", () => {
+    const view = parseView(location.hash);
+    if (view) {
+      map.setView([view.latitude, view.longitude], clampZoom(view.zoom), { animate: false });
+    }
+  });
+}
+
+/** Moves the map if a location that is opened is under the panel, which overlaps it. */
+export function uncover(map: L.Map, location: Location, panel: HTMLElement): void {
+  const size = map.getSize();
+  const { left, right, top } = panel.getBoundingClientRect();
+  const isSheet = right - left > size.x / 2; // at the bottom of a small screen; otherwise at the left
+  const at = L.latLng(location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng));
+  map.panInside(at, isSheet
+    ? { paddingTopLeft: [30, 130], paddingBottomRight: [30, Math.min(size.y - 150, size.y - top + 30)] }
+    : { paddingTopLeft: [Math.min(size.x / 2, right + 30), 30], paddingBottomRight: [60, 40] });
+}
+
+/** The area in the window. */
+export function viewOf(map: L.Map): Area {
+  const bounds = map.getBounds();
+  return { south: bounds.getSouth(), north: bounds.getNorth(), west: bounds.getWest(), east: bounds.getEast() };
+}
+
+/** The location of a point of the map, with the digits that a pixel has: so a click twice at a pixel is at one location. */
+export function locationAt(map: L.Map, point: L.LatLng): Location {
+  const digits = pixelDigits(map.getZoom());
+  return fromDegrees(Number(point.lat.toFixed(digits)), Number(point.lng.toFixed(digits)));
+}
+
+/** Calls open with the location of a click on the map, and of its centre for Enter on the focused map. */
+export function onOpen(map: L.Map, open: (location: Location) => void): void {
+  map.on("click", (event: L.LeafletMouseEvent) => open(locationAt(map, event.latlng)));
+  const element = map.getContainer();
+  element.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target === element) {
+      event.preventDefault(); // Otherwise the Enter goes on into the form that opens.
+      open(locationAt(map, map.getCenter()));
+    }
+  });
+}

@@ -1,0 +1,187 @@
+// The panel of a place: its log, and the form that leaves a note there.
+import type { ConnectError } from "@connectrpc/connect";
+import type { Draft, Drafts } from "./drafts";
+import type { FollowNotes } from "./follow";
+import type { Note } from "./gen/routeguide/v1/note_service_pb";
+import { formatLocation, type Location, locationKey } from "./location";
+import { Log } from "./log";
+import { byId } from "./page";
+
+export interface PanelOptions {
+  readonly call: FollowNotes;
+  readonly drafts: Drafts;
+  /** The name of the feature at a location, or an empty text. */
+  readonly nameAt: (location: Location) => string;
+  /** Whether the page's stream brings notes of a location. */
+  readonly isFollowed: (location: Location) => boolean;
+  readonly onOpen: (location: Location) => void;
+  readonly onClose: () => void;
+  readonly onError: (error: ConnectError) => void;
+}
+
+export class Panel {
+  private readonly element = byId("panel");
+  private readonly heading = byId("place");
+  private readonly degrees = byId("degrees");
+  private readonly list = byId("log");
+  private readonly state = byId("log-state");
+  private readonly more = byId("more", HTMLButtonElement);
+  private readonly text = byId("text", HTMLTextAreaElement);
+  private readonly send = byId("send", HTMLButtonElement);
+  private readonly leaving = byId("leaving");
+  private log: Log | undefined;
+  private draft: Draft | undefined;
+  private isReading = false;
+  private returnTo: Element | null = null;
+
+  constructor(private readonly options: PanelOptions) {
+    byId("close").addEventListener("click", () => this.close());
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        this.close();
+      }
+    });
+    this.more.addEventListener("click", () => this.log?.readMore());
+    this.text.addEventListener("input", () => {
+      if (this.draft) {
+        this.options.drafts.write(this.draft, this.text.value);
+        this.showDraft(this.draft);
+      }
+    });
+    this.text.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+        event.preventDefault();
+        byId("leave", HTMLFormElement).requestSubmit();
+      }
+    });
+    byId("leave").addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.draft) {
+        this.options.drafts.write(this.draft, this.text.value);
+        void this.options.drafts.leave(this.draft);
+      }
+    });
+  }
+
+  get location(): Location | undefined {
+    return this.log?.location;
+  }
+
+  /** Opens a place. HasNotes says whether its log is worth reading first: if not, the focus is on the form. */
+  open(location: Location, hasNotes: boolean): void {
+    const active = document.activeElement;
+    if (this.element.hidden) {
+      this.returnTo = active;
+    }
+    this.leaveDraft();
+    this.log?.close();
+    this.draft = this.options.drafts.at(location);
+    this.element.hidden = false;
+    this.element.scrollTop = 0;
+    this.showName(location);
+    this.isReading = true;
+    const log = new Log(location, this.list, this.more, {
+      call: this.options.call,
+      onState: (text) => {
+        if (log === this.log) {
+          this.isReading = text !== "";
+          this.showState(text);
+        }
+      },
+      onError: this.options.onError,
+    });
+    this.log = log;
+    void log.read();
+    this.showDraft(this.draft, true);
+    this.options.onOpen(location);
+    if (hasNotes) {
+      this.heading.focus({ preventScroll: true });
+    } else {
+      this.text.focus({ preventScroll: true });
+    }
+  }
+
+  close(): void {
+    this.leaveDraft();
+    this.log?.close();
+    this.log = undefined;
+    this.draft = undefined;
+    const hadFocus = this.element.contains(document.activeElement);
+    this.element.hidden = true;
+    this.options.onClose();
+    if (hadFocus) {
+      const target = this.returnTo instanceof HTMLElement && this.returnTo.isConnected ? this.returnTo : byId("map");
+      target.focus({ preventScroll: true });
+    }
+  }
+
+  /** Takes a note that the page's stream has brought. */
+  hear(note: Note, live: boolean): void {
+    if (this.log && note.location && locationKey(note.location) === locationKey(this.log.location)) {
+      this.log.add(note, live);
+      this.showState("");
+    }
+  }
+
+  /** Reads the log again: notes may have been missed, or deleted. */
+  refresh(): void {
+    if (this.log) {
+      void this.log.read();
+    }
+  }
+
+  /** The area that is followed has changed. */
+  followedChanged(): void {
+    if (!this.isReading) {
+      this.showState("");
+    }
+  }
+
+  /** The features have changed. */
+  featuresChanged(): void {
+    if (this.log) {
+      this.showName(this.log.location);
+    }
+  }
+
+  /** A draft has changed by itself. */
+  draftChanged(draft: Draft): void {
+    if (draft === this.draft) {
+      this.showDraft(draft, draft.text === "");
+    }
+  }
+
+  private leaveDraft(): void {
+    if (this.draft) {
+      this.options.drafts.forget(this.draft);
+    }
+  }
+
+  private showName(location: Location): void {
+    const name = this.options.nameAt(location);
+    this.heading.textContent = name || formatLocation(location);
+    this.degrees.textContent = name ? formatLocation(location) : "";
+  }
+
+  private showState(text: string): void {
+    const remarks = [text];
+    if (text === "" && this.log) {
+      if (this.log.isEmpty && !this.isReading) {
+        remarks.push("No notes here yet.");
+      }
+      if (!this.options.isFollowed(this.log.location)) {
+        remarks.push("This place is outside of the map's view: new notes are not shown.");
+      }
+    }
+    this.state.textContent = remarks.filter((remark) => remark !== "").join(" ");
+  }
+
+  private showDraft(draft: Draft, withText = false): void {
+    if (withText) {
+      this.text.value = draft.text;
+    }
+    this.text.readOnly = draft.isLeaving;
+    this.send.disabled = draft.isLeaving;
+    this.leaving.textContent = draft.status;
+  }
+}
