@@ -62,6 +62,7 @@ func TestNoteOfOthersAppears(t *testing.T) {
 	p.await(`/by LeaveNote/.test(document.querySelector('#announcements').textContent)`)
 	p.await(`document.querySelector('#map').dataset.locations === '1'`)
 	p.picture()
+	p.await(`document.querySelector('.arrived') === null`)
 
 	p.watch(marker + ".arrived")
 	s.chat(harbour, "by RouteChat")

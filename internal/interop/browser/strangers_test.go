@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 )
 
@@ -122,13 +124,23 @@ func TestHostileFeatureNames(t *testing.T) {
 		if box := p.box("#map"); y < box.Top+20 {
 			break
 		}
-		p.do(chromedp.MouseEvent("mouseMoved", x, y))
-		p.await(`document.querySelector('.leaflet-tooltip') !== null`)
+		p.hover(x, y)
 		p.do(chromedp.MouseClickXY(x, y))
 		p.await(`document.querySelector('#panel').checkVisibility()`)
 		p.checkLayout()
 	}
 	p.checkNothingExecuted()
+}
+
+// hover moves the mouse about a point, as a hand does, until the map shows a tooltip.
+func (p *tab) hover(x, y float64) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); p.count(".leaflet-tooltip") == 0; {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("there is no tooltip at %v, %v", x, y)
+		}
+		p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x+1, y), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
+	}
 }
 
 // checkNothingExecuted fails the test if the page ran something of a text, or made elements of it. Violations of the policy fail it anyway.
