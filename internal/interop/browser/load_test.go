@@ -111,10 +111,15 @@ func (p *tab) marker(at place) string {
 func TestURLHasView(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
+	far := place{52.5, 13.4}
+	s.leave(far, "far away")
 	p := openTab(t, s.url()+"/"+newYork.hash())
 	p.awaitLive()
 	p.awaitFeatures(s)
 
+	// The notes follow the map, too.
+	p.editURL(view{zoom: 11, center: far})
+	p.await(`document.querySelector(args[0]) !== null`, p.marker(far))
 	edited := view{zoom: 10, center: place{40.9, -74.4}}
 	p.editURL(edited)
 	p.awaitFeatures(s)
@@ -137,10 +142,22 @@ func TestURLHasView(t *testing.T) {
 	if reloaded := p.view(); reloaded != moved {
 		t.Errorf("after a reload, the map is at %v, not at %v", reloaded, moved)
 	}
-	// The empty page, the first view, and the one of the edit.
-	if history := evaluate[int](p, `history.length`); history > 3 {
+	// The empty page, the first view, and those of the edits.
+	if history := evaluate[int](p, `history.length`); history > 4 {
 		t.Errorf("moving the map added to the history: it has %d entries", history)
 	}
+}
+
+// A page for which the server has no room tries again, and does not ask the user to zoom in: it is live once there is room.
+func TestTooManyFollowers(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "--max-followers", "1")
+	one := openTab(t, s.url()+"/"+newYork.hash())
+	one.awaitLive()
+	two := openTab(t, s.url()+"/"+newYork.hash())
+	two.awaitConnection("reconnecting")
+	one.close()
+	two.awaitLive()
 }
 
 // editURL changes the view in the URL, as a user does in the address bar.

@@ -69,6 +69,7 @@ func TestHostileTexts(t *testing.T) {
 				s.leave(place{harbour.latitude - 0.2, harbour.longitude}, texts[text])
 			}
 			p.checkLayout()
+			p.checkReadable()
 			p.checkUsable()
 			// Long texts are folded.
 			evaluate[chromedp.Void](p, `document.querySelectorAll('#log .unfold').forEach((button) => button.click())`)
@@ -88,6 +89,7 @@ func TestHostileTexts(t *testing.T) {
 				}
 			}
 			p.checkLayout()
+			p.checkReadable()
 			p.checkUsable()
 			evaluate[chromedp.Void](p, `document.querySelector('#panel').scrollTo(0, 0)`)
 			p.click("#text")
@@ -140,6 +142,15 @@ func (p *tab) hover(x, y float64) {
 			p.t.Fatalf("there is no tooltip at %v, %v", x, y)
 		}
 		p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x+1, y), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
+	}
+}
+
+// checkReadable fails the test if a note is cut at its side, except for a piled-up letter, which cannot be wrapped.
+func (p *tab) checkReadable() {
+	p.t.Helper()
+	if cut := evaluate[[]string](p, `[...document.querySelectorAll('#log .text')].filter((text) => text.scrollWidth > text.clientWidth + 1 && !/\u0300/.test(text.textContent))
+		.map((text) => text.textContent.slice(0, 100))`); len(cut) != 0 {
+		p.t.Errorf("notes are cut: %q", cut)
 	}
 }
 
