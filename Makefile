@@ -40,7 +40,7 @@ check: lint ## Lint, and run the short tests: for the loop while working
 	go test -short ./...
 
 .PHONY: test
-test: tools ## Run all tests with the race detector, and the interop tests against stock tools
+test: tools testweb ## Run all tests with the race detector, and the interop tests against stock tools
 	go test -race -count=1 ./...
 	cd $(INTEROP) && go test -count=1 ./...
 	@echo "Again, on net/http's HTTP/2 server. h2spec is about our own, and the conformance suite has run on both."
@@ -102,10 +102,14 @@ generate: $(BIN)/buf-$(BUF_VERSION) ## Generate gen/ from the contract in proto/
 	buf generate
 
 .PHONY: web
-web: $(BIN)/buf-$(BUF_VERSION) ## Build web/dist, the map page, from the contract and web/src (needs npm)
-	cd web && npm ci
+web: $(BIN)/buf-$(BUF_VERSION) web/node_modules ## Build web/dist, the map page, from the contract and web/src (needs npm)
 	buf generate --template web/buf.gen.yaml
-	cd web && npm run check && npm run build
+	cd web && npm run check
+	cd web && npm run build
+
+.PHONY: testweb
+testweb: web/node_modules ## Run the tests of the map page that need no browser (needs npm)
+	cd web && npm test
 
 .PHONY: checkgenerate
 checkgenerate: generate web $(CONFORMANCE)/gen ## Fail if gen/, web/src/gen, web/dist, go.mod or go.sum are not up to date
@@ -150,6 +154,12 @@ $(BIN)/buf-$(BUF_VERSION):
 $(CONFORMANCE)/gen: $(BIN)/buf-$(BUF_VERSION) $(CONFORMANCE)/buf.gen.yaml $(INTEROP)/go.mod go.mod
 	buf generate "$$(cd $(INTEROP) && go list -f '{{.Module.Dir}}' connectrpc.com/conformance/cmd/connectconformance)" \
 		--template $(CONFORMANCE)/buf.gen.yaml --output $(CONFORMANCE)
+	@touch $@
+
+# The packages that the lock file names, and no others.
+web/node_modules: web/package.json web/package-lock.json
+	@command -v npm >/dev/null || { echo 'web/ needs npm, with node 20 or later: get it from your system'"'"'s packages, or from https://nodejs.org'; exit 1; }
+	cd web && npm ci
 	@touch $@
 
 $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):

@@ -46,7 +46,7 @@ export class Connection {
   setError(error: ConnectError): void {
     switch (error.code) {
       case Code.Unauthenticated:
-        this.set("unauthenticated");
+        this.set("unauthenticated", this.token === "" ? "" : "It does not accept this one.");
         break;
       case Code.InvalidArgument:
       case Code.PermissionDenied:

@@ -28,7 +28,7 @@ export class Drafts {
 
   constructor(private readonly options: DraftsOptions) {
     window.addEventListener("beforeunload", (event) => {
-      if ([...this.byKey.values()].some(({ text }) => text !== "")) {
+      if ([...this.byKey.values()].some(({ text, isLeaving }) => text !== "" || isLeaving)) {
         event.preventDefault();
       }
     });

@@ -1,12 +1,13 @@
 // The features of the view, drawn on a canvas.
-import type { Client } from "@connectrpc/connect";
-import { ConnectError } from "@connectrpc/connect";
+import { type Client, ConnectError } from "@connectrpc/connect";
 import * as L from "leaflet";
 import { type Area, askable, covers, includes, padded, rectangleOf, sizeRatio } from "./area";
 import { Backoff, wait } from "./backoff";
+import { isFinal } from "./follow";
 import type { RouteGuide } from "./gen/routeguide/route_guide_pb";
 import { type Location, locationKey, nearestCopy } from "./location";
 import { viewOf } from "./map";
+import { summary } from "./text";
 
 /** Features that are drawn at most: of a view with more, these are some. */
 const maxFeatures = 5000;
@@ -21,6 +22,7 @@ export interface NamedPlace {
 
 interface Drawn extends NamedPlace {
   readonly circle: L.CircleMarker;
+  /** The call of ListFeatures that it was last in. */
   listing: number;
 }
 
@@ -36,34 +38,31 @@ export interface FeaturesOptions {
 /** Lists the features of the view, with some around it, and again when the view leaves what was listed. */
 export class Features {
   private readonly byKey = new Map<string, Drawn>();
-  private readonly layer: L.FeatureGroup;
+  private readonly byLayer = new WeakMap<L.Layer, NamedPlace>();
+  private readonly renderer = L.canvas({ padding: 0.25, tolerance: clickTolerance });
+  private readonly layer = L.featureGroup();
   private listed: Area | undefined;
-  private listing = 0;
-  private call = new AbortController();
-  private complete = true;
+  private isComplete = true;
   private isFirst = true;
+  private listing = 0;
+  private stop = new AbortController();
 
   constructor(
     private readonly map: L.Map,
     private readonly client: Client<typeof RouteGuide>,
     private readonly options: FeaturesOptions,
   ) {
-    const renderer = L.canvas({ padding: 0.25, tolerance: clickTolerance });
-    this.layer = L.featureGroup([], { renderer } as L.LayerOptions);
     this.layer.bindTooltip((layer) => this.tooltip(layer), { sticky: true, direction: "top", offset: [0, -6] });
     this.layer.on("click", (event: L.LeafletMouseEvent) => {
-      const feature = this.of(event.propagatedFrom as L.Layer);
+      const feature = this.byLayer.get(event.propagatedFrom as L.Layer);
       if (feature) {
         this.options.onOpen(feature.location);
       }
     });
     this.layer.addTo(map);
-    this.renderer = renderer;
-    map.on("moveend", () => this.wrap());
+    map.on("moveend", () => this.moved());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.layer.setStyle(circleStyle()));
   }
-
-  private readonly renderer: L.Canvas;
 
   /** The name of the feature exactly at a location. */
   nameAt(location: Location): string {
@@ -84,23 +83,15 @@ export class Features {
     return found;
   }
 
-  /** Lists the features of a view, unless that has been done. */
+  /** Lists the features of a view, unless they are listed. */
   show(view: Area): void {
-    if (this.listed && covers(this.listed, view) && (this.complete || sizeRatio(this.listed, view) < 4)) {
+    if (this.listed && covers(this.listed, view) && (this.isComplete || sizeRatio(this.listed, view) < 4)) {
       return;
     }
-    const area = askable(padded(view, 0.25));
-    this.listed = area;
-    this.call.abort();
-    this.call = new AbortController();
-    void this.list(area, this.call.signal);
-  }
-
-  /** Lists again, after a call that failed for good. */
-  retry(view: Area): void {
-    if (!this.listed) {
-      this.show(view);
-    }
+    this.stop.abort();
+    this.stop = new AbortController();
+    this.listed = askable(padded(view, 0.25));
+    void this.list(this.listed, this.stop.signal);
   }
 
   private async list(area: Area, signal: AbortSignal): Promise<void> {
@@ -116,7 +107,7 @@ export class Features {
         const error = ConnectError.from(reason);
         this.options.onError(error);
         if (isFinal(error)) {
-          this.listed = undefined;
+          this.listed = undefined; // The next view, or token, may be another matter.
           return;
         }
       }
@@ -138,7 +129,7 @@ export class Features {
         break;
       }
     }
-    this.complete = count < maxFeatures;
+    this.isComplete = count < maxFeatures;
     for (const [key, feature] of this.byKey) {
       if (feature.listing !== listing) {
         this.layer.removeLayer(feature.circle);
@@ -162,25 +153,19 @@ export class Features {
     const at = L.latLng(feature.location.latitude / 1e7, nearestCopy(feature.location.longitude / 1e7, this.map.getCenter().lng));
     const circle = L.circleMarker(at, { renderer: this.renderer, bubblingMouseEvents: false, ...circleStyle() });
     this.byKey.set(key, { ...feature, circle, listing });
-    this.features.set(circle, feature);
+    this.byLayer.set(circle, feature);
     this.layer.addLayer(circle);
-  }
-
-  private readonly features = new WeakMap<L.Layer, NamedPlace>();
-
-  private of(layer: L.Layer): NamedPlace | undefined {
-    return this.features.get(layer);
   }
 
   private tooltip(layer: L.Layer): HTMLElement {
     const element = document.createElement("span");
     element.dir = "auto";
-    element.textContent = this.of(layer)?.name ?? "";
+    element.textContent = summary(this.byLayer.get(layer)?.name ?? "", 200);
     return element;
   }
 
   /** Moves the features to the copy of the world that is in view. */
-  private wrap(): void {
+  private moved(): void {
     const meridian = this.map.getCenter().lng;
     for (const { circle } of this.byKey.values()) {
       const { lat, lng } = circle.getLatLng();
@@ -196,11 +181,6 @@ export class Features {
     this.map.getContainer().dataset["features"] = String(this.within(viewOf(this.map), Infinity).length);
     this.options.onChange();
   }
-}
-
-/** Codes that a repetition does not mend, as for following. */
-function isFinal(error: ConnectError): boolean {
-  return [3, 7, 12, 16].includes(error.code);
 }
 
 function circleStyle(): L.CircleMarkerOptions {

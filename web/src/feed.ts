@@ -1,5 +1,5 @@
 // The page's one long stream: the notes of the rectangle that the map shows.
-import { ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { type Area, askable, covers, padded, rectangleOf, sizeRatio } from "./area";
 import { wait } from "./backoff";
 import type { Connection } from "./connection";
@@ -76,18 +76,20 @@ export class Feed {
     }
   }
 
-  private start(view: Area): void {
+  private start(view: Area, share = margin): void {
     this.stop.abort();
     const stop = new AbortController();
     this.stop = stop;
-    const area = askable(padded(view, margin));
+    const area = askable(padded(view, share));
     this.area = area;
     this.options.onArea(area);
+    // A server that refuses the view with what is around it may show the view alone.
+    const narrow = share > 0 ? () => this.start(view, 0) : undefined;
     const before = this.ended;
-    this.ended = before.then(() => this.run(area, stop.signal));
+    this.ended = before.then(() => this.run(area, stop.signal, narrow));
   }
 
-  private async run(area: Area, signal: AbortSignal): Promise<void> {
+  private async run(area: Area, signal: AbortSignal, narrow: (() => void) | undefined): Promise<void> {
     if (signal.aborted) {
       return;
     }
@@ -103,6 +105,10 @@ export class Feed {
         signal,
         wait: (milliseconds, ending) => this.rest(milliseconds, ending),
       })) {
+        if (event.lost?.error.code === Code.ResourceExhausted && narrow) {
+          narrow();
+          return;
+        }
         if (event.lost) {
           this.connection.setError(event.lost.error);
           isCurrent = false;
@@ -134,7 +140,7 @@ export class Feed {
     }
   }
 
-  /** Waits before the next call: no longer than until the network is back, and not before the page can be seen. */
+  /** Waits before the next call: no longer than until the network is back, or the page is seen again. */
   private async rest(milliseconds: number, signal: AbortSignal): Promise<void> {
     await wait(milliseconds, AbortSignal.any([signal, this.wake.signal]));
   }
@@ -150,6 +156,7 @@ export class Feed {
       this.hiddenTimer = setTimeout(() => {
         this.isPaused = true;
         this.stop.abort();
+        this.connection.set("connecting");
       }, hiddenTime);
       return;
     }

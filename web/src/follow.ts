@@ -10,6 +10,11 @@ export const silenceTimeout = 45_000;
 /** The codes of FollowNotes after which the contract says not to repeat the call, and that of a server without it. */
 const finalCodes: readonly Code[] = [Code.InvalidArgument, Code.Unauthenticated, Code.PermissionDenied, Code.Unimplemented];
 
+/** Whether no repetition of a call that reads mends an error. */
+export function isFinal(error: ConnectError): boolean {
+  return finalCodes.includes(error.code);
+}
+
 /**
  * A step of {@link follow}. The fields are in the order in which they count: a reset comes before the notes of the same event,
  * and current after them.
@@ -70,7 +75,6 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
     // Without a cursor, this call begins with the newest notes, and those before them may be missing.
     let reset = started && cursor.length === 0;
     let error: ConnectError;
-    let hasEnded = false;
     try {
       for await (const response of call({ ...filter, cursor }, { signal: watchdog.signal })) {
         watchdog.stop(); // The time that the page takes is not the server's.
@@ -86,28 +90,31 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
         if (response.current || notes.length > 0) {
           backoff.reset();
         }
-        yield { reset, notes, current: response.current };
+        let hasLeft = true;
+        try {
+          yield { reset, notes, current: response.current };
+          hasLeft = false;
+        } finally {
+          if (hasLeft) {
+            watchdog.abort(); // Otherwise the call goes on, and keeps its connection.
+          }
+        }
         reset = false;
         if (response.cursor.length > 0) {
           cursor = new Uint8Array(response.cursor);
         }
         watchdog.start();
       }
-      hasEnded = true;
       error = new ConnectError("the server has ended the stream", Code.Unavailable);
     } catch (reason) {
-      hasEnded = true;
       error = watchdog.silent ? new ConnectError("the server has sent nothing for 45 seconds", Code.Unavailable) : ConnectError.from(reason);
     } finally {
       watchdog.end();
-      if (!hasEnded) {
-        watchdog.abort(); // The page has left the loop. Otherwise the call keeps its connection.
-      }
     }
     if (signal.aborted) {
       return;
     }
-    if (finalCodes.includes(error.code)) {
+    if (isFinal(error)) {
       throw error;
     }
     const retryAfter = backoff.next();

@@ -10,6 +10,9 @@ import { textElement } from "./text";
 const firstNotes = 100;
 const maxNotes = 1000;
 
+/** Milliseconds of reading after which the page says so. */
+const patience = 400;
+
 const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export interface LogOptions {
@@ -68,11 +71,12 @@ export class Log {
     this.reading = reading;
     const { call, onState, onError } = this.options;
     const found = new Set<bigint>();
-    onState("Reading the notes…");
+    const slow = setTimeout(() => onState("Reading the notes…"), patience);
     try {
       const filter = { filter: { case: "location" as const, value: this.location }, newest: this.limit };
       for await (const event of follow(call, filter, { signal: reading.signal })) {
         if (event.lost) {
+          clearTimeout(slow);
           onState(`The notes cannot be read: ${event.lost.error.rawMessage}. Trying again…`);
           continue;
         }
@@ -95,6 +99,7 @@ export class Log {
         onError(ConnectError.from(error));
       }
     } finally {
+      clearTimeout(slow);
       reading.abort(); // Frees the connection.
     }
   }

@@ -1,6 +1,7 @@
 // The map page: puts the parts together.
 import "leaflet/dist/leaflet.css";
 import "./style.css";
+import { Code, type ConnectError } from "@connectrpc/connect";
 import * as L from "leaflet";
 import { includes } from "./area";
 import { Announcer } from "./announcer";
@@ -47,11 +48,7 @@ const drafts: Drafts = new Drafts({
   call: (note, options) => connection.notes.leaveNote(note, options),
   onChange: (draft) => panel.draftChanged(draft),
   onLeft: (note) => panel.hear(note, true),
-  onError: (error) => {
-    if (error.code === 16) {
-      connection.setError(error);
-    }
-  },
+  onError: askForToken,
 });
 
 const here = L.marker([0, 0], {
@@ -68,18 +65,14 @@ const panel: Panel = new Panel({
     uncover(map, location, byId("panel"));
   },
   onClose: () => here.remove(),
-  onError: (error) => {
-    if (error.code === 16) {
-      connection.setError(error);
-    }
-  },
+  onError: askForToken,
 });
 
 const open = (location: Location) => panel.open(location, places.get(locationKey(location)) !== undefined);
 
 const markers = new Markers(map, places, {
   onPlace: (place) => panel.open(place.location, true),
-  onPlaces: ([place]) => place && panel.open(place.location, true),
+  onPlaces: (among) => panel.open((among[0] as Place).location, true, among),
 });
 
 const list = new List({
@@ -125,9 +118,11 @@ map.on("moveend", () => {
 onOpen(map, open);
 byId("token").addEventListener("submit", (event) => {
   event.preventDefault();
-  connection.setToken(byId("token-value", HTMLInputElement).value.trim());
+  const field = byId("token-value", HTMLInputElement);
+  connection.setToken(field.value.trim());
+  field.value = "";
   connection.set("connecting");
-  features.retry(viewOf(map));
+  features.show(viewOf(map));
   feed.restart();
 });
 features.show(viewOf(map));
@@ -169,13 +164,20 @@ function newestInView(): { location: Location; text: string }[] {
   return newest.map(({ place }) => ({ location: place.location, text: place.newest.text }));
 }
 
+/** The page's stream, which was allowed with a token, may still be open when another call is not. */
+function askForToken(error: ConnectError): void {
+  if (error.code === Code.Unauthenticated) {
+    connection.setError(error);
+  }
+}
+
 function showState(state: State, reason: string): void {
   const words: Record<State, string> = {
     connecting: "Connecting…",
     live: "Live: notes appear as they are left.",
     reconnecting: "The connection is lost. Trying again…",
-    unauthenticated: "This server asks for a token.",
-    "too-many": `The server does not show this view: ${reason}. Zoom in to see fewer places.`,
+    unauthenticated: `This server asks for a token. ${reason}`,
+    "too-many": `There are too many places with notes here: zoom in. (${reason})`,
     failed: `The server does not allow this: ${reason}`,
   };
   document.documentElement.dataset["connection"] = state;

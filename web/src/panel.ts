@@ -6,6 +6,11 @@ import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { formatLocation, type Location, locationKey } from "./location";
 import { Log } from "./log";
 import { byId } from "./page";
+import type { Place } from "./places";
+import { summary } from "./text";
+
+/** Places in the list of those that the map shows as one. */
+const maxAmong = 100;
 
 export interface PanelOptions {
   readonly call: FollowNotes;
@@ -23,6 +28,7 @@ export class Panel {
   private readonly element = byId("panel");
   private readonly heading = byId("place");
   private readonly degrees = byId("degrees");
+  private readonly among = byId("among");
   private readonly list = byId("log");
   private readonly state = byId("log-state");
   private readonly more = byId("more", HTMLButtonElement);
@@ -67,8 +73,11 @@ export class Panel {
     return this.log?.location;
   }
 
-  /** Opens a place. HasNotes says whether its log is worth reading first: if not, the focus is on the form. */
-  open(location: Location, hasNotes: boolean): void {
+  /**
+   * Opens a place. HasNotes says whether its log is worth reading first: if not, the focus is on the form. Among are the places that are
+   * so near to it that the map shows them as one.
+   */
+  open(location: Location, hasNotes: boolean, among: readonly Place[] = []): void {
     const active = document.activeElement;
     if (this.element.hidden) {
       this.returnTo = active;
@@ -79,6 +88,7 @@ export class Panel {
     this.element.hidden = false;
     this.element.scrollTop = 0;
     this.showName(location);
+    this.showAmong(among);
     this.isReading = true;
     const log = new Log(location, this.list, this.more, {
       call: this.options.call,
@@ -119,7 +129,9 @@ export class Panel {
   hear(note: Note, live: boolean): void {
     if (this.log && note.location && locationKey(note.location) === locationKey(this.log.location)) {
       this.log.add(note, live);
-      this.showState("");
+      if (!this.isReading) {
+        this.showState("");
+      }
     }
   }
 
@@ -161,6 +173,21 @@ export class Panel {
     const name = this.options.nameAt(location);
     this.heading.textContent = name || formatLocation(location);
     this.degrees.textContent = name ? formatLocation(location) : "";
+  }
+
+  private showAmong(among: readonly Place[]): void {
+    this.among.hidden = among.length === 0;
+    this.among.querySelector("ul")?.replaceChildren(...among.slice(0, maxAmong).map((place) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.dir = "auto";
+      button.textContent = summary(place.newest.text, 80);
+      button.title = formatLocation(place.location);
+      button.addEventListener("click", () => this.open(place.location, true, among));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }));
   }
 
   private showState(text: string): void {

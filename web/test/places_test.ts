@@ -1,0 +1,63 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { NoteSchema } from "../src/gen/routeguide/v1/note_service_pb";
+import { Places } from "../src/places";
+
+const note = (latitude: number, longitude: number, position = 1) =>
+  create(NoteSchema, { location: { latitude: Math.round(latitude * 1e7), longitude: Math.round(longitude * 1e7) }, position: BigInt(position) });
+
+/** The numbers of places of all cells, by size. */
+const sizes = (places: Places) => [...places.within(0, 0, 1, 1)].map(({ cell }) => cell.places.size).sort((a, b) => a - b);
+
+test("Places clusters by cells of the zoom level, whatever the order of notes and zooms", () => {
+  const places = new Places(3);
+  places.add(note(40, -74), 0);
+  places.add(note(40.1, -74.1), 0);
+  places.add(note(-40, 100), 0);
+  assert.deepEqual(sizes(places), [1, 2]);
+  places.setZoom(12);
+  assert.deepEqual(sizes(places), [1, 1, 1]);
+  places.add(note(40.2, -74), 0);
+  places.setZoom(3);
+  assert.deepEqual(sizes(places), [1, 3]);
+});
+
+test("Places keeps the newest note of a location, and drops doubles", () => {
+  const places = new Places(3);
+  assert.ok(places.add(note(1, 1, 5), 0));
+  assert.equal(places.add(note(1, 1, 5), 0), undefined);
+  assert.equal(places.add(note(1, 1, 4), 0), undefined);
+  const place = places.add(note(1, 1, 6), 123);
+  assert.deepEqual([place?.newest.position, place?.heard, place?.arrived, places.size], [6n, 2, 123, 1]);
+});
+
+test("Places forgets what a snapshot does not have, and what is outside of an area", () => {
+  const places = new Places(3);
+  places.add(note(1, 1), 0);
+  places.add(note(2, 2), 0);
+  places.add(note(3, 3), 0);
+  places.beginSnapshot();
+  places.add(note(1, 1), 0);
+  places.add(note(2, 2, 9), 0);
+  places.endSnapshot();
+  assert.equal(places.size, 2);
+  places.keepWithin({ south: 1.5, north: 4, west: 0, east: 4 });
+  assert.deepEqual([...places.all()].map(({ key }) => key), ["20000000,20000000"]);
+  assert.deepEqual(sizes(places), [1]);
+});
+
+test("Places finds each cell once, in the copy of the world that is in view", () => {
+  for (const count of [1, 50]) { // Few cells are found by another way than many.
+    const places = new Places(5);
+    for (let i = 0; i < count; i++) {
+      places.add(note(10, -170 + i * 0.5), 0);
+    }
+    const [found] = places.within(0.9, 0, 1.1, 1);
+    assert.equal(found?.copy, 1, "east of the antimeridian");
+    const all = [...places.within(-3, 0, 3, 1)].map(({ cell }) => cell);
+    assert.equal(new Set(all).size, all.length);
+    assert.equal(all.reduce((sum, cell) => sum + cell.places.size, 0), count);
+    assert.deepEqual([...places.within(0.3, 0, 0.6, 1)], []);
+  }
+});

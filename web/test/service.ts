@@ -1,0 +1,36 @@
+// A NoteService in memory behind the real client stack: Connect's transport, codec and errors.
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { type Client, createClient, createRouterTransport, type HandlerContext } from "@connectrpc/connect";
+import {
+  type FollowNotesRequest, type FollowNotesResponseSchema, type LeaveNoteRequest, type LeaveNoteResponse, type Note, NoteSchema, NoteService,
+} from "../src/gen/routeguide/v1/note_service_pb";
+
+export type Response = MessageInitShape<typeof FollowNotesResponseSchema>;
+
+export interface Handlers {
+  followNotes?: (request: FollowNotesRequest, context: HandlerContext) => AsyncIterable<Response>;
+  leaveNote?: (request: LeaveNoteRequest) => LeaveNoteResponse;
+}
+
+/** A client of a service with these methods. */
+export function serve(handlers: Handlers): Client<typeof NoteService> {
+  return createClient(NoteService, createRouterTransport(({ service }) => service(NoteService, handlers as never)));
+}
+
+/** A note at 0, 0, or at another longitude. */
+export function note(position: number, longitude = 0): Note {
+  return create(NoteSchema, { location: { latitude: 0, longitude }, position: BigInt(position), text: `note ${position}` });
+}
+
+/** A time that passes at once. */
+export async function noWait(): Promise<void> {}
+
+/** A promise that settles when the signal aborts. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) {
+      resolve();
+    }
+    signal.addEventListener("abort", () => resolve());
+  });
+}
