@@ -45,6 +45,7 @@ func checkLoad(t *testing.T, s *server, protocol string) {
 	p.awaitLive()
 	p.awaitFeatures(s)
 	p.await(`document.querySelector('#map').dataset.locations === '1'`)
+	p.awaitOutlines()
 	if at := p.marker(before); p.count(at) != 1 {
 		t.Errorf("the page has no %s", at)
 	}
@@ -205,6 +206,13 @@ func TestWholeWorld(t *testing.T) {
 	p.awaitLive()
 	p.await(`document.querySelector('#map').dataset.locations === '6'`)
 	p.await(`document.querySelector('#map').dataset.features === String(args[0])`, s.features(everywhere))
+	p.awaitOutlines()
+}
+
+// awaitOutlines waits until the base map is drawn: its names are.
+func (p *tab) awaitOutlines() {
+	p.t.Helper()
+	p.await(`document.querySelector('#map .label') !== null`)
 }
 
 // With the tiles of another server, the map is made of them and names their source as a text. The page asks that server for images, and nobody

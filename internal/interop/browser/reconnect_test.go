@@ -113,6 +113,37 @@ func TestReconnect(t *testing.T) {
 	t.Logf("%d notes, %d calls of FollowNotes", len(kept), len(requests))
 }
 
+// A server that comes back without its notes resets the page: what is gone is not shown any more, and a new note is, although its position was
+// that of another one.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	s := startServer(t) // In memory.
+	before := s.leave(harbour, "forgotten")
+	s.leave(atSea, "forgotten, too")
+	p := openTab(t, s.url()+"/"+newYork.hash())
+	p.allowLostConnections()
+	p.awaitLive()
+	p.await(`document.querySelector('#map').dataset.locations === '2'`)
+	p.click(p.marker(harbour))
+	p.await(`document.querySelectorAll('#log > li').length === 1`)
+
+	s.kill()
+	p.awaitConnection("reconnecting")
+	s.restart()
+	p.awaitLive()
+	p.await(`document.querySelector('#map').dataset.locations === '0'`)
+	p.await(`document.querySelectorAll('#log > li').length === 0`)
+	after := s.leave(harbour, "new")
+	if before.GetPosition() != after.GetPosition() {
+		t.Errorf("the positions are %d and %d, want equal ones", before.GetPosition(), after.GetPosition())
+	}
+	p.await(`document.querySelector('#map').dataset.locations === '1'`)
+	p.await(`document.querySelector('#log > li .text')?.textContent === 'new'`)
+	if log := p.log(); len(log) != 1 {
+		t.Errorf("the log is %q", log)
+	}
+}
+
 // checkOnce fails the test unless a log has each of the texts once, and no others.
 func checkOnce(t *testing.T, log, texts []string) {
 	t.Helper()

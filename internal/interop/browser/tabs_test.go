@@ -77,6 +77,7 @@ func TestTokens(t *testing.T) {
 	p.awaitConnection("unauthenticated")
 	p.await(`document.querySelector('#token').checkVisibility()`)
 	p.awaitFocus("#token-value")
+	p.awaitOutlines()
 	p.picture()
 
 	calls := len(p.requested(followNotes))
