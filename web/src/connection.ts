@@ -72,6 +72,11 @@ export class Connection {
   }
 }
 
+/** An error for people: browsers do not say why there was no response. */
+export function wordsOf(error: ConnectError): string {
+  return error.cause instanceof TypeError ? "the server cannot be reached" : error.rawMessage;
+}
+
 function storedToken(): string {
   try {
     return sessionStorage.getItem(tokenKey) ?? "";

@@ -1,5 +1,6 @@
 // Texts that are not left yet, by location: a note that is on its way, or that could not be left, is not lost when another place is opened.
 import { ConnectError } from "@connectrpc/connect";
+import { wordsOf } from "./connection";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { leave, type LeaveNote, newId } from "./leave";
 import { type Location, locationKey } from "./location";
@@ -63,7 +64,7 @@ export class Drafts {
     try {
       const note = await leave(this.options.call, { location: draft.location, text: draft.text, id: draft.id }, {
         signal: new AbortController().signal, // Until it is left, or the page is closed.
-        onRetry: (error) => this.change(draft, `Not left yet (${error.rawMessage}). Trying again…`),
+        onRetry: (error) => this.change(draft, `Not left yet (${wordsOf(error)}). Trying again…`),
       });
       draft.isLeaving = false;
       draft.text = "";
@@ -73,7 +74,7 @@ export class Drafts {
     } catch (reason) {
       const error = ConnectError.from(reason);
       draft.isLeaving = false;
-      this.change(draft, `The note was not left: ${error.rawMessage}`);
+      this.change(draft, `The note was not left: ${wordsOf(error)}`);
       this.options.onError(error);
     }
   }

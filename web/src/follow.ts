@@ -90,15 +90,7 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
         if (response.current || notes.length > 0) {
           backoff.reset();
         }
-        let hasLeft = true;
-        try {
-          yield { reset, notes, current: response.current };
-          hasLeft = false;
-        } finally {
-          if (hasLeft) {
-            watchdog.abort(); // Otherwise the call goes on, and keeps its connection.
-          }
-        }
+        yield { reset, notes, current: response.current };
         reset = false;
         if (response.cursor.length > 0) {
           cursor = new Uint8Array(response.cursor);
@@ -126,7 +118,7 @@ export async function* follow(call: FollowNotes, filter: Filter, options: Follow
 /** Aborts a call that is silent for too long, or with the signal that ends following. */
 class Watchdog {
   private readonly controller = new AbortController();
-  readonly abort = () => this.controller.abort();
+  private readonly abort = () => this.controller.abort();
   private timer: ReturnType<typeof setTimeout> | undefined;
   silent = false;
 

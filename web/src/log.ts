@@ -2,6 +2,7 @@
 import { ConnectError } from "@connectrpc/connect";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { follow, type FollowNotes } from "./follow";
+import { wordsOf } from "./connection";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import type { Location } from "./location";
 import { textElement } from "./text";
@@ -77,7 +78,7 @@ export class Log {
       for await (const event of follow(call, filter, { signal: reading.signal })) {
         if (event.lost) {
           clearTimeout(slow);
-          onState(`The notes cannot be read: ${event.lost.error.rawMessage}. Trying again…`);
+          onState(`The notes cannot be read: ${wordsOf(event.lost.error)}. Trying again…`);
           continue;
         }
         if (event.reset) {
@@ -95,7 +96,7 @@ export class Log {
       }
     } catch (error) {
       if (!reading.signal.aborted) {
-        onState(`The notes cannot be read: ${ConnectError.from(error).rawMessage}`);
+        onState(`The notes cannot be read: ${wordsOf(ConnectError.from(error))}`);
         onError(ConnectError.from(error));
       }
     } finally {

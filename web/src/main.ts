@@ -19,8 +19,8 @@ import { byId, metaContent } from "./page";
 import { Panel } from "./panel";
 import { Places, type Place } from "./places";
 
-/** Milliseconds after which the base map does not wait for features any more. */
-const basemapTime = 800;
+/** Milliseconds after which the rest of the page does not wait for features any more. */
+const patience = 400;
 
 const connection = new Connection(showState);
 const map = createMap(byId("map"));
@@ -35,7 +35,7 @@ const features = new Features(map, connection.guide, {
   },
   onDrawn: () => {
     performance.mark("features-drawn");
-    startBasemap();
+    start();
   },
   onError: (error) => {
     if (connection.state === "connecting") {
@@ -111,9 +111,12 @@ const feed = new Feed(connection, {
   },
 });
 
+let hasStarted = false;
 map.on("moveend", () => {
   features.show(viewOf(map));
-  feed.show(viewOf(map));
+  if (hasStarted) {
+    feed.show(viewOf(map));
+  }
 });
 onOpen(map, open);
 byId("token").addEventListener("submit", (event) => {
@@ -126,14 +129,13 @@ byId("token").addEventListener("submit", (event) => {
   feed.restart();
 });
 features.show(viewOf(map));
-feed.show(viewOf(map));
-// Outlines take more to draw than features: they come after them, unless those are late.
-let hasBasemap = false;
-setTimeout(startBasemap, basemapTime);
+// Outlines, and the notes of thousands of places, take more to draw than features: they come after them, unless those are late.
+setTimeout(start, patience);
 
-function startBasemap(): void {
-  if (!hasBasemap) {
-    hasBasemap = true;
+function start(): void {
+  if (!hasStarted) {
+    hasStarted = true;
+    feed.show(viewOf(map));
     addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
   }
 }
@@ -176,8 +178,8 @@ function showState(state: State, reason: string): void {
     connecting: "Connecting…",
     live: "Live: notes appear as they are left.",
     reconnecting: "The connection is lost. Trying again…",
-    unauthenticated: `This server asks for a token. ${reason}`,
-    "too-many": `There are too many places with notes here: zoom in. (${reason})`,
+    unauthenticated: `This server asks for a token. ${reason}`.trim(),
+    "too-many": `There are too many places with notes here: zoom in. The server says: ${reason}.`,
     failed: `The server does not allow this: ${reason}`,
   };
   document.documentElement.dataset["connection"] = state;

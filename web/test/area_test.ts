@@ -12,6 +12,7 @@ test("askable stays within the longitudes of a Rectangle", () => {
     [-550, -530, 170, 190],
     [-214, -100, -214, -100], // as far as an int32 reaches
     [-230, -100, -180, 180], // beyond it: all around the Earth
+    [130, 220, -180, 180],
     [100, 270, -180, 180],
     [-400, 400, -180, 180],
   ] as const) {
