@@ -54,7 +54,8 @@ export function addBasemap(map: L.Map, tiles: Tiles): void {
   attribution.addAttribution(tiles.url === "" ? "Natural Earth, US Census Bureau" : escapeHTML(tiles.attribution));
   attribution.addTo(map);
   if (tiles.url !== "") {
-    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1 }).addTo(map);
+    // Tile servers want to know the site; the page itself sends no referrer.
+    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1, referrerPolicy: "origin" }).addTo(map);
     return;
   }
   const labels = new Labels(map);
