@@ -93,7 +93,7 @@ export class Feed {
     if (signal.aborted) {
       return;
     }
-    if (this.connection.state !== "live") {
+    if (this.connection.state !== "live" && this.connection.state !== "unauthenticated") {
       this.connection.set("connecting");
     }
     let inSnapshot = true;

@@ -11,6 +11,7 @@ import { Features } from "./features";
 import { Feed } from "./feed";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { Inbox } from "./inbox";
+import { type Labels, maxLabels } from "./labels";
 import { List, listLength } from "./list";
 import { type Location, locationKey, nearestCopy } from "./location";
 import { addBasemap, createMap, onOpen, uncover, viewOf } from "./map";
@@ -24,6 +25,7 @@ const patience = 400;
 
 const connection = new Connection(showState);
 const map = createMap(byId("map"));
+let labels: Labels | undefined;
 const places = new Places(map.getZoom());
 const announcer = new Announcer();
 
@@ -32,6 +34,7 @@ const features = new Features(map, connection.guide, {
   onChange: () => {
     panel.featuresChanged();
     list.schedule();
+    labels?.setFeatures(features.within(viewOf(map), maxLabels));
   },
   onDrawn: () => {
     performance.mark("features-drawn");
@@ -136,7 +139,8 @@ function start(): void {
   if (!hasStarted) {
     hasStarted = true;
     feed.show(viewOf(map));
-    addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+    labels = addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+    labels?.setFeatures(features.within(viewOf(map), maxLabels));
   }
 }
 
