@@ -64,7 +64,7 @@ export class Feed {
     }, debounceTime);
   }
 
-  /** Whether a note at a location in this area would be heard. */
+  /** The area whose notes are heard. */
   get followed(): Area | undefined {
     return this.area;
   }

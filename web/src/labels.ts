@@ -1,7 +1,7 @@
 // Names on the base map: of countries, states, counties and features. Text that the map's tiles do not cut.
 import * as L from "leaflet";
 import type { Label } from "./basemap";
-import { FlatMarker } from "./flatmarker";
+import { FlatMarker, iconOf } from "./flatmarker";
 import { nearestCopy } from "./location";
 import { summary } from "./text";
 
@@ -80,7 +80,7 @@ export class Labels {
       const text = document.createElement("span");
       text.textContent = name;
       text.dir = "auto";
-      const icon = L.divIcon({ className: `label ${kind}`, html: text, iconSize: undefined as never });
+      const icon = iconOf(`label ${kind}`, text);
       this.layer.addLayer(new FlatMarker(at, { icon, interactive: false, keyboard: false, pane: "labels" }));
     };
     for (const { name, location } of this.features) {
