@@ -9,10 +9,10 @@ import { summary } from "./text";
 export const maxLabels = 60;
 
 /** The zoom levels at which each kind of name is shown. */
-const zooms = { feature: [11, 19], country: [2, 6], state: [4, 9], county: [8, 13] } as const;
+const zooms = { feature: [11, 19], union: [2, 3], country: [2, 6], state: [4, 9], county: [8, 13] } as const;
 
 /** Pixels of a character, about, and of a line. */
-const characterWidth = { feature: 6.5, country: 8, state: 8, county: 6 } as const;
+const characterWidth = { feature: 6.5, union: 8, country: 8, state: 8, county: 6 } as const;
 const lineHeight = 18;
 
 /** Pixels from a feature to the middle of its name. */

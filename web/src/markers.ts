@@ -163,7 +163,7 @@ export class Markers {
       const count = cell.places.size;
       element.dataset["locations"] = String(count);
       element.dataset["size"] = count < 10 ? "small" : count < 100 ? "medium" : "large";
-      content.textContent = count < 1000 ? String(count) : `${Math.floor(count / 100) / 10}k`;
+      content.textContent = count < 1000 ? String(count) : count < 10_000 ? `${Math.floor(count / 100) / 10}k` : `${Math.floor(count / 1000)}k`;
       element.setAttribute("aria-label", `${count} places with notes`);
       return;
     }
