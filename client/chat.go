@@ -150,11 +150,16 @@ func (c *chat) leaveTyped(ctx context.Context) error {
 // follow shows the notes of others.
 func (c *chat) follow(ctx context.Context) error {
 	connection := connection{report: c.console.Say}
+	begun := c.request.Newest != nil && c.request.GetNewest() == 0 // Nothing is said of notes that were not asked for.
 	for event, err := range c.client.Follow(ctx, c.request) {
 		if err != nil {
 			return err
 		}
 		connection.observe(event)
+		if event.Current && !begun {
+			c.console.Say("nobody has left a note here yet")
+		}
+		begun = begun || event.Current || len(event.Notes) > 0
 		for _, note := range event.Notes {
 			if c.isOwn(note) {
 				continue // It is where it was typed.

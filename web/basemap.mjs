@@ -33,7 +33,11 @@ export function files(modules) {
     world: JSON.stringify({
       world: reduce(countries, world, detail.world),
       states: reduce(states, nation, detail.states),
-      names: { country: names(countries, countries.objects.countries.geometries), state: names(states, states.objects.states.geometries) },
+      names: {
+        union: names(countries, countries.objects.countries.geometries.filter(({ id }) => id === "840")),
+        country: names(countries, abroad),
+        state: names(states, states.objects.states.geometries),
+      },
     }),
     counties: JSON.stringify({
       counties: reduce(counties, { borders: borders(counties, counties.objects.counties, counties.objects.states) }, detail.counties),

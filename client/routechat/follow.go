@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
 	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
@@ -55,8 +56,9 @@ type Event struct {
 //
 // The sequence ends only with an error, which is its last pair: when ctx ends, with DEADLINE_EXCEEDED or CANCELED, and the
 // error of the last attempt in its chain if the connection is lost; and if no retry can mend it, with INVALID_ARGUMENT,
-// UNAUTHENTICATED, PERMISSION_DENIED, UNIMPLEMENTED, or the error of a server certificate that is not valid. It retries after
-// any other error, also RESOURCE_EXHAUSTED, the code of a rectangle that has too many locations for a snapshot.
+// UNAUTHENTICATED, PERMISSION_DENIED, UNIMPLEMENTED, the RESOURCE_EXHAUSTED of a rectangle that has too many locations for a
+// snapshot, or the error of a server certificate that is not valid. It retries after any other error, also other
+// RESOURCE_EXHAUSTED.
 //
 // No response is read while the caller handles an event. The server ends a call that is not read for its stall
 // timeout, and Follow continues at the cursor. Each iteration over the sequence starts anew.
@@ -76,7 +78,7 @@ func (c *Client) Follow(ctx context.Context, request *routeguidev1.FollowNotesRe
 			case ctx.Err() != nil:
 				yield(Event{}, ended(ctx, failed))
 				return
-			case slices.Contains(finalCodes, connect.CodeOf(err)) || invalidCertificate(err):
+			case slices.Contains(finalCodes, connect.CodeOf(err)) || isTooManyLocations(err) || invalidCertificate(err):
 				yield(Event{}, err)
 				return
 			}
@@ -94,6 +96,16 @@ func (c *Client) Follow(ctx context.Context, request *routeguidev1.FollowNotesRe
 // finalCodes are the codes of FollowNotes after which the contract says not to repeat the call, and that of a server without it.
 var finalCodes = []connect.Code{
 	connect.CodeInvalidArgument, connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeUnimplemented,
+}
+
+// isTooManyLocations returns whether the snapshot of a rectangle was refused for its size.
+func isTooManyLocations(err error) bool {
+	coded, ok := errors.AsType[*connect.Error](err)
+	return ok && slices.ContainsFunc(coded.Details(), func(detail *connect.ErrorDetail) bool {
+		message, err := detail.Value()
+		info, ok := message.(*errdetails.ErrorInfo)
+		return err == nil && ok && info.GetReason() == "TOO_MANY_LOCATIONS"
+	})
 }
 
 // A follower is an iteration of Follow.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"example.com/routeguide/client/routechat"
 	"example.com/routeguide/gen/routeguide"
@@ -257,6 +258,26 @@ func TestFollowStopsOnlyWhereRetriesAreVain(t *testing.T) {
 				break
 			}
 		})
+	}
+}
+
+// RESOURCE_EXHAUSTED passes, but a rectangle with too many locations does not become smaller.
+func TestFollowStopsAtTooManyLocations(t *testing.T) {
+	t.Parallel()
+	fails := func(context.Context, *routeguidev1.FollowNotesRequest, func(*routeguidev1.FollowNotesResponse)) error {
+		err := connect.NewError(connect.CodeResourceExhausted, errors.New("too many locations"))
+		detail, failed := connect.NewErrorDetail(&errdetails.ErrorInfo{Reason: "TOO_MANY_LOCATIONS"})
+		if failed != nil {
+			t.Error(failed)
+		}
+		err.AddDetail(detail)
+		return err
+	}
+	for event, err := range dial(t, serveScript(t, fails)).Follow(t.Context(), &routeguidev1.FollowNotesRequest{}) {
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || event.Lost != nil {
+			t.Errorf("got %v, %v, want the error", event, err)
+		}
+		break
 	}
 }
 

@@ -326,6 +326,28 @@ func TestProxiesPassNotesToFollowers(t *testing.T) {
 	}
 }
 
+// nginx buffers responses by default, and asks for them over HTTP/1.0. It must not keep notes back for all that.
+func TestNginxPassesNotesToFollowersByDefault(t *testing.T) {
+	t.Parallel()
+	directives := regexp.MustCompile(`(?m)^ *proxy_(http_version|set_header|read_timeout) .*\n`)
+	proxy := startProxy(t, livePage, "nginx", startOurs(t), func(config string) string { return directives.ReplaceAllString(config, "") })
+	program, args := followers[livePage](t, proxy)
+	following, err := process.Start(program, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := following.Await(`"current": *true`); err != nil {
+		t.Fatal(err)
+	}
+	run(t, installed(t, "curl"), leaveThrough(proxy, livePage)...)
+	if _, err := following.Await(`"text": *"one"`); err != nil {
+		t.Error(err)
+	}
+	if err := following.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
 // leaveThrough returns the arguments of a curl that leaves a note through a proxy.
 func leaveThrough(proxy, page string) []string {
 	version := "--http2-prior-knowledge"

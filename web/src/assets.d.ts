@@ -4,9 +4,4 @@ declare module "basemap:*" {
   export default file;
 }
 
-declare module "*.svg" {
-  const file: string;
-  export default file;
-}
-
 declare module "*.css";

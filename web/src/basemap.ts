@@ -22,7 +22,8 @@ export interface Label {
   readonly longitude: number;
   /** Degrees of latitude that the area has around this point. */
   readonly radius: number;
-  readonly kind: "country" | "state" | "county";
+  /** A union is a country whose states are named, too. */
+  readonly kind: "union" | "country" | "state" | "county";
 }
 
 type Names = [name: string, latitude: number, longitude: number, radius: number][];
@@ -30,7 +31,7 @@ type Names = [name: string, latitude: number, longitude: number, radius: number]
 interface WorldFile {
   world: Topology<{ land: GeometryObject; borders: MultiLineString }>;
   states: Topology<{ land: GeometryObject; borders: MultiLineString }>;
-  names: { country: Names; state: Names };
+  names: { union: Names; country: Names; state: Names };
 }
 
 interface CountiesFile {
@@ -86,6 +87,7 @@ export class Basemap extends L.GridLayer {
         { shapes: lines(file.states, file.states.objects.borders), color: "--state", width: 1, fill: false, minZoom: 3 },
         { shapes: lines(file.world, file.world.objects.borders), color: "--border", width: 1, fill: false, minZoom: 0 },
       );
+      this.name("union", file.names.union);
       this.name("country", file.names.country);
       this.name("state", file.names.state);
     });

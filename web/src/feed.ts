@@ -64,7 +64,7 @@ export class Feed {
     }, debounceTime);
   }
 
-  /** Whether a note at a location in this area would be heard. */
+  /** The area whose notes are heard. */
   get followed(): Area | undefined {
     return this.area;
   }
@@ -93,7 +93,7 @@ export class Feed {
     if (signal.aborted) {
       return;
     }
-    if (this.connection.state !== "live") {
+    if (this.connection.state !== "live" && this.connection.state !== "unauthenticated") {
       this.connection.set("connecting");
     }
     let inSnapshot = true;

@@ -1,4 +1,4 @@
-// A marker that is cheap by the hundred.
+// Markers that are cheap by the hundred.
 import * as L from "leaflet";
 
 /**
@@ -13,4 +13,11 @@ export class FlatMarker extends L.Marker {
       element.style.transform = `translate(${position.x}px, ${position.y}px)`;
     }
   }
+}
+
+/** An icon that is an element of a class: the style sheet has its size. */
+export function iconOf(className: string, content?: HTMLElement): L.DivIcon {
+  const icon = L.divIcon({ className, ...(content && { html: content }) });
+  (icon.options as unknown as { iconSize: null }).iconSize = null; // Undefined would be Leaflet's default, 12 pixels.
+  return icon;
 }

@@ -75,8 +75,8 @@ export class Inbox {
         break;
       }
     }
-    if (this.next >= this.waiting.length) {
-      this.waiting = [];
+    if (this.next >= this.waiting.length || this.next >= maxWaiting) {
+      this.waiting = this.waiting.slice(this.next);
       this.next = 0;
     }
     if (this.waiting.length - this.next <= maxWaiting / 2) {

@@ -10,7 +10,9 @@ import { Drafts } from "./drafts";
 import { Features } from "./features";
 import { Feed } from "./feed";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
+import { iconOf } from "./flatmarker";
 import { Inbox } from "./inbox";
+import { type Labels, maxLabels } from "./labels";
 import { List, listLength } from "./list";
 import { type Location, locationKey, nearestCopy } from "./location";
 import { addBasemap, createMap, onOpen, uncover, viewOf } from "./map";
@@ -24,6 +26,7 @@ const patience = 400;
 
 const connection = new Connection(showState);
 const map = createMap(byId("map"));
+let labels: Labels | undefined;
 const places = new Places(map.getZoom());
 const announcer = new Announcer();
 
@@ -32,6 +35,7 @@ const features = new Features(map, connection.guide, {
   onChange: () => {
     panel.featuresChanged();
     list.schedule();
+    labels?.setFeatures(features.within(viewOf(map), maxLabels));
   },
   onDrawn: () => {
     performance.mark("features-drawn");
@@ -51,9 +55,7 @@ const drafts: Drafts = new Drafts({
   onError: askForToken,
 });
 
-const here = L.marker([0, 0], {
-  icon: L.divIcon({ className: "here", iconSize: undefined as never }), interactive: false, keyboard: false,
-});
+const here = L.marker([0, 0], { icon: iconOf("here"), interactive: false, keyboard: false });
 
 const panel: Panel = new Panel({
   call: (request, options) => connection.notes.followNotes(request, options),
@@ -77,7 +79,7 @@ const markers = new Markers(map, places, {
 
 const list = new List({
   features: () => features.within(viewOf(map), listLength).map(({ location, name }) => ({ location, text: name })),
-  notes: newestInView,
+  notes: () => places.newestWithin(viewOf(map), listLength).map(({ location, newest }) => ({ location, text: newest.text })),
   onOpen: open,
 });
 
@@ -136,7 +138,8 @@ function start(): void {
   if (!hasStarted) {
     hasStarted = true;
     feed.show(viewOf(map));
-    addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+    labels = addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+    labels?.setFeatures(features.within(viewOf(map), maxLabels));
   }
 }
 
@@ -145,25 +148,6 @@ function applyNote(note: Note, live: boolean): void {
     announcer.add(note);
   }
   panel.hear(note, live);
-}
-
-/** The places in view whose newest notes are the newest, in one pass. */
-function newestInView(): { location: Location; text: string }[] {
-  const view = viewOf(map);
-  const newest: { place: Place; time: number }[] = [];
-  for (const place of places.all()) {
-    const time = Number(place.newest.leaveTime?.seconds ?? 0n);
-    const last = newest[newest.length - 1];
-    if (newest.length >= listLength && last && time <= last.time) {
-      continue;
-    }
-    if (includes(view, place.location)) {
-      newest.push({ place, time });
-      newest.sort((a, b) => b.time - a.time);
-      newest.length = Math.min(newest.length, listLength);
-    }
-  }
-  return newest.map(({ place }) => ({ location: place.location, text: place.newest.text }));
 }
 
 /** The page's stream, which was allowed with a token, may still be open when another call is not. */

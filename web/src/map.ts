@@ -47,18 +47,20 @@ export function createMap(element: HTMLElement): L.Map {
   return map;
 }
 
-/** Adds the base map to a map: tiles of a server, or the outlines that come with the page. */
-export function addBasemap(map: L.Map, tiles: Tiles): void {
+/** Adds the base map to a map: tiles of a server, or the outlines that come with the page, and then returns their labels. */
+export function addBasemap(map: L.Map, tiles: Tiles): Labels | undefined {
   const attribution = L.control.attribution({ prefix: '<a href="https://leafletjs.com" target="_blank" rel="noopener noreferrer">Leaflet</a>' });
   attribution.addAttribution('<a href="LICENSES.txt">Licences</a>');
   attribution.addAttribution(tiles.url === "" ? "Natural Earth, US Census Bureau" : escapeHTML(tiles.attribution));
   attribution.addTo(map);
   if (tiles.url !== "") {
-    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1 }).addTo(map);
-    return;
+    // Tile servers want to know the site; the page itself sends no referrer.
+    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1, referrerPolicy: "origin" }).addTo(map);
+    return undefined;
   }
   const labels = new Labels(map);
-  new Basemap((all) => labels.set(all)).addTo(map);
+  new Basemap((all) => labels.setAreas(all)).addTo(map);
+  return labels;
 }
 
 function clampZoom(zoom: number): number {

@@ -1,9 +1,9 @@
 // The places with notes on the map: a marker each, or one for the places of a cell.
 import * as L from "leaflet";
-import { FlatMarker } from "./flatmarker";
+import { FlatMarker, iconOf } from "./flatmarker";
 import { formatLocation, mercatorLatitude } from "./location";
 import { maxZoom } from "./map";
-import type { Cell, Place, Places } from "./places";
+import { type Cell, newestTime, type Place, type Places } from "./places";
 import { summary } from "./text";
 
 /** Milliseconds for which a place is marked after a note has come. */
@@ -52,8 +52,6 @@ export class Markers {
       this.places.setZoom(map.getZoom());
       this.draw();
     });
-    map.on("zoomstart", () => map.getContainer().classList.add("zooming"));
-    map.on("zoomend", () => map.getContainer().classList.remove("zooming"));
     this.draw();
   }
 
@@ -136,7 +134,7 @@ export class Markers {
     const content = document.createElement("span");
     content.className = isCluster ? "count" : "caption";
     content.dir = "auto";
-    const icon = L.divIcon({ className: isCluster ? "cluster" : "place", html: content, iconSize: undefined as never });
+    const icon = iconOf(isCluster ? "cluster" : "place", content);
     const marker = new FlatMarker(at, { icon, keyboard: true, autoPanOnFocus: false, bubblingMouseEvents: false });
     this.layer.addLayer(marker);
     const element = marker.getElement();
@@ -165,14 +163,15 @@ export class Markers {
       const count = cell.places.size;
       element.dataset["locations"] = String(count);
       element.dataset["size"] = count < 10 ? "small" : count < 100 ? "medium" : "large";
-      content.textContent = count < 1000 ? String(count) : `${Math.floor(count / 100) / 10}k`;
+      content.textContent = count < 1000 ? String(count) : count < 10_000 ? `${Math.floor(count / 100) / 10}k` : `${Math.floor(count / 1000)}k`;
       element.setAttribute("aria-label", `${count} places with notes`);
       return;
     }
     element.dataset["latitude"] = String(place.location.latitude);
     element.dataset["longitude"] = String(place.location.longitude);
     content.textContent = summary(place.newest.text, 80);
-    element.setAttribute("aria-label", `${summary(place.newest.text, 80)} – note at ${formatLocation(place.location)}`);
+    const more = place.heard > 1 ? `, the last of ${place.heard}` : "";
+    element.setAttribute("aria-label", `${summary(place.newest.text, 80)} – note at ${formatLocation(place.location)}${more}`);
   }
 
   /** Marks a place or a cluster for two seconds. */
@@ -214,7 +213,7 @@ export class Markers {
         taken.push({ x: x - 8, y: y - 8, width: 16, height: 16 });
       }
     }
-    singles.sort((a, b) => newestTime(b) - newestTime(a));
+    singles.sort((a, b) => newestOf(b) - newestOf(a));
     const right = this.map.containerPointToLayerPoint(this.map.getSize()).x;
     for (const { marker, element } of singles) {
       const { x, y } = this.map.latLngToLayerPoint(marker.getLatLng());
@@ -256,7 +255,7 @@ export class Markers {
   }
 }
 
-function newestTime({ cell }: Drawn): number {
+function newestOf({ cell }: Drawn): number {
   const [place] = cell.places;
-  return Number(place?.newest.leaveTime?.seconds ?? 0n);
+  return place ? newestTime(place) : 0;
 }

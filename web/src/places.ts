@@ -59,9 +59,19 @@ export class Places {
     return this.byKey.get(key);
   }
 
-  /** All places, those whose first note came last at the end. */
-  all(): IterableIterator<Place> {
-    return this.byKey.values();
+  /** The places in an area whose newest notes are the newest, at most as many as the limit, in one pass over all places. */
+  newestWithin(area: Area, limit: number): Place[] {
+    const newest: Place[] = [];
+    for (const place of this.byKey.values()) {
+      const last = newest[limit - 1];
+      if ((last && newestTime(place) <= newestTime(last)) || !includes(area, place.location)) {
+        continue;
+      }
+      const before = newest.findLastIndex((other) => newestTime(other) >= newestTime(place));
+      newest.splice(before + 1, 0, place);
+      newest.length = Math.min(newest.length, limit);
+    }
+    return newest;
   }
 
   /** Clusters by the cells of another zoom level. */
@@ -212,4 +222,9 @@ export class Places {
     cell.arrived = Math.max(cell.arrived, arrived);
     cell.version = ++this.version;
   }
+}
+
+/** The time of the newest note of a place, in seconds since 1970. */
+export function newestTime(place: Place): number {
+  return Number(place.newest.leaveTime?.seconds ?? 0n);
 }

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NoteSchema } from "../src/gen/routeguide/v1/note_service_pb";
 import { Places } from "../src/places";
 
 const note = (latitude: number, longitude: number, position = 1) =>
   create(NoteSchema, { location: { latitude: Math.round(latitude * 1e7), longitude: Math.round(longitude * 1e7) }, position: BigInt(position) });
+
+const everywhere = { south: -90, north: 90, west: -180, east: 180 };
 
 /** The numbers of places of all cells, by size. */
 const sizes = (places: Places) => [...places.within(0, 0, 1, 1)].map(({ cell }) => cell.places.size).sort((a, b) => a - b);
@@ -43,8 +46,22 @@ test("Places forgets what a snapshot does not have, and what is outside of an ar
   places.endSnapshot();
   assert.equal(places.size, 2);
   places.keepWithin({ south: 1.5, north: 4, west: 0, east: 4 });
-  assert.deepEqual([...places.all()].map(({ key }) => key), ["20000000,20000000"]);
+  assert.deepEqual(places.newestWithin(everywhere, 10).map(({ key }) => key), ["20000000,20000000"]);
   assert.deepEqual(sizes(places), [1]);
+});
+
+test("Places returns the places with the newest notes in an area", () => {
+  const places = new Places(3);
+  const seconds = [5, 9, 1, 7, 3, 8];
+  for (const [i, time] of seconds.entries()) {
+    const left = note(i, i);
+    left.leaveTime = timestampFromMs(time * 1000);
+    places.add(left, 0);
+  }
+  const newest = (limit: number, area = everywhere) => places.newestWithin(area, limit).map(({ newest }) => Number(newest.leaveTime?.seconds));
+  assert.deepEqual(newest(10), [9, 8, 7, 5, 3, 1]);
+  assert.deepEqual(newest(3), [9, 8, 7]);
+  assert.deepEqual(newest(2, { south: 1.5, north: 4.5, west: 0, east: 10 }), [7, 3]);
 });
 
 test("Places finds each cell once, in the copy of the world that is in view", () => {

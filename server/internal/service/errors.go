@@ -6,7 +6,9 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
 
+	"example.com/routeguide/gen/routeguide/v1/routeguidev1connect"
 	"example.com/routeguide/server/internal/chat"
 	"example.com/routeguide/server/internal/live"
 	"example.com/routeguide/server/internal/notes"
@@ -22,23 +24,25 @@ var codes = []struct {
 	// storeFault marks errors whose text may have internal details. The client gets the text of err only, and the
 	// log the full error.
 	storeFault bool
+	// reason is that of an ErrorInfo detail, for clients that must tell this error from others with its code; empty is no detail.
+	reason string
 }{
-	{chat.ErrMalformed, connect.CodeInvalidArgument, false},
-	{chat.ErrTooManyPending, connect.CodeResourceExhausted, false},
-	{chat.ErrTooFast, connect.CodeResourceExhausted, false},
-	{wire.ErrStalled, connect.CodeAborted, false},
-	{chat.ErrForgotten, connect.CodeAborted, false},
-	{live.ErrOvertaken, connect.CodeAborted, false},
-	{live.ErrTooManyFollowed, connect.CodeResourceExhausted, false},
-	{live.ErrTooManyLocations, connect.CodeResourceExhausted, false},
-	{notes.ErrIDTaken, connect.CodeAlreadyExists, false},
+	{err: chat.ErrMalformed, code: connect.CodeInvalidArgument},
+	{err: chat.ErrTooManyPending, code: connect.CodeResourceExhausted},
+	{err: chat.ErrTooFast, code: connect.CodeResourceExhausted},
+	{err: wire.ErrStalled, code: connect.CodeAborted},
+	{err: chat.ErrForgotten, code: connect.CodeAborted},
+	{err: live.ErrOvertaken, code: connect.CodeAborted},
+	{err: live.ErrTooManyFollowed, code: connect.CodeResourceExhausted},
+	{err: live.ErrTooManyLocations, code: connect.CodeResourceExhausted, reason: "TOO_MANY_LOCATIONS"},
+	{err: notes.ErrIDTaken, code: connect.CodeAlreadyExists},
 	// ErrUnknown comes before ErrUnavailable: an error may wrap both, if one note was not kept and others may
 	// have been.
-	{notes.ErrUnknown, connect.CodeUnknown, true},
-	{notes.ErrClosed, connect.CodeUnavailable, true},
-	{notes.ErrUnavailable, connect.CodeUnavailable, true},
-	{notes.ErrNoRoom, connect.CodeResourceExhausted, true},
-	{notes.ErrDamaged, connect.CodeDataLoss, true},
+	{err: notes.ErrUnknown, code: connect.CodeUnknown, storeFault: true},
+	{err: notes.ErrClosed, code: connect.CodeUnavailable, storeFault: true},
+	{err: notes.ErrUnavailable, code: connect.CodeUnavailable, storeFault: true},
+	{err: notes.ErrNoRoom, code: connect.CodeResourceExhausted, storeFault: true},
+	{err: notes.ErrDamaged, code: connect.CodeDataLoss, storeFault: true},
 }
 
 var errInternal = errors.New("internal error (see the server's log)")
@@ -96,7 +100,11 @@ func coded(ctx context.Context, err error) error {
 	}
 	for _, known := range codes {
 		if errors.Is(err, known.err) {
-			return connect.NewError(known.code, known.err)
+			coded := connect.NewError(known.code, known.err)
+			if known.reason != "" {
+				addDetail(coded, &errdetails.ErrorInfo{Reason: known.reason, Domain: routeguidev1connect.NoteServiceName})
+			}
+			return coded
 		}
 	}
 	if code, ok := contextCode(ctx, err); ok {
@@ -109,14 +117,17 @@ func coded(ctx context.Context, err error) error {
 // BadRequest detail.
 func invalidArgument(invalid *validate.Error) error {
 	coded := connect.NewError(connect.CodeInvalidArgument, invalid)
-	detail, err := connect.NewErrorDetail(&errdetails.BadRequest{
+	addDetail(coded, &errdetails.BadRequest{
 		FieldViolations: []*errdetails.BadRequest_FieldViolation{{
 			Field:       invalid.Field,
 			Description: invalid.Rule,
 		}},
 	})
-	if err == nil {
+	return coded
+}
+
+func addDetail(coded *connect.Error, message proto.Message) {
+	if detail, err := connect.NewErrorDetail(message); err == nil {
 		coded.AddDetail(detail)
 	}
-	return coded
 }

@@ -71,6 +71,9 @@ func (h *handler) FollowNotes(ctx context.Context, request *routeguidev1.FollowN
 	if err != nil {
 		return coded(ctx, err)
 	}
+	// nginx then passes notes on as they come, and backpressure back, whatever its configuration says of buffers:
+	// https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
+	stream.ResponseHeader().Set("X-Accel-Buffering", "no")
 	sender := newSender[routeguidev1.FollowNotesResponse, *routeguidev1.FollowNotesResponse](ctx, stream)
 	start := time.Now()
 	err = h.hub.FollowNotes(ctx, follow, &sender)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/routeguide/client/routechat"
@@ -717,6 +718,10 @@ func TestFollowNotesRefusesLargeSnapshot(t *testing.T) {
 			checkCode(t, err, connect.CodeResourceExhausted)
 			if err == nil || !strings.Contains(err.Error(), "smaller") || !strings.Contains(err.Error(), "newest 0") {
 				t.Errorf("the error is %v", err)
+			}
+			info, ok := detailOf[*errdetails.ErrorInfo](err)
+			if !ok || info.GetReason() != "TOO_MANY_LOCATIONS" || info.GetDomain() != "routeguide.v1.NoteService" {
+				t.Errorf("the error has the detail %v, want one with the reason TOO_MANY_LOCATIONS", info)
 			}
 		}
 		smaller := follow(t, client, within(1, 3, nil))

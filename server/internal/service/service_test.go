@@ -157,18 +157,23 @@ func checkCode(t *testing.T, err error, want connect.Code) {
 func checkField(t *testing.T, err error, field string) {
 	t.Helper()
 	checkCode(t, err, connect.CodeInvalidArgument)
-	var coded *connect.Error
-	if !errors.As(err, &coded) {
-		t.Fatalf("got %T, want a *connect.Error", err)
+	if bad, ok := detailOf[*errdetails.BadRequest](err); !ok || bad.GetFieldViolations()[0].GetField() != field {
+		t.Errorf("%v has no BadRequest detail that names %s", err, field)
 	}
-	for _, detail := range coded.Details() {
-		if message, err := detail.Value(); err == nil {
-			if bad, ok := message.(*errdetails.BadRequest); ok && bad.GetFieldViolations()[0].GetField() == field {
-				return
+}
+
+// detailOf returns the first detail of an error with a type.
+func detailOf[Detail proto.Message](err error) (detail Detail, ok bool) {
+	if coded, isCoded := errors.AsType[*connect.Error](err); isCoded {
+		for _, each := range coded.Details() {
+			if message, err := each.Value(); err == nil {
+				if detail, ok = message.(Detail); ok {
+					return detail, true
+				}
 			}
 		}
 	}
-	t.Errorf("%v has no BadRequest detail that names %s", err, field)
+	return detail, false
 }
 
 func TestGetFeature(t *testing.T) {
