@@ -31,8 +31,8 @@ func TestTwoTabs(t *testing.T) {
 	}
 }
 
-// Over HTTP/1.1 a browser has six connections to a server for all of its tabs, and each page holds one: docs/map.md says so. The
-// seventh page waits, and loads once another tab is closed.
+// Over HTTP/1.1 a browser has six connections to a server for all of its tabs, and each page holds one, as docs/map.md says. With six pages, a note
+// waits, and so does the seventh page. Both go on once another page is closed.
 func TestSeventhTabWaits(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
@@ -43,17 +43,26 @@ func TestSeventhTabWaits(t *testing.T) {
 	}
 	six := one.another(s.url() + "/" + newYork.hash())
 	six.awaitLive()
+	one.clickAt(atSea)
+	one.awaitFocus("#text")
+	one.keys("it waits")
+	one.click("#send")
+	one.await(`document.querySelector('#leaving').textContent !== ''`)
 	seven := newTab(t, one.ctx, s.url(), "about:blank", nil)
 	seven.allow(`NavigationEntryMarkedSkippable`) // No user has touched the empty page.
-	evaluate[chromedp.Void](seven, `setTimeout(() => { location = args[0] })`, s.url()+"/"+newYork.hash())
+	seven.script(`setTimeout(() => { location = args[0] })`, s.url()+"/"+newYork.hash())
 	seven.awaitObserved(func() bool { return len(seven.requested("/")) == 1 }, "a request")
-	// All that the seventh could get, the other pages would get sooner.
+	// What the others get in the meantime, these would have got, too.
 	s.leave(harbour, "who hears?")
 	six.await(`document.querySelectorAll('.place').length === 1`)
 	if request := seven.requested("/")[0]; request.status != 0 {
 		t.Errorf("the seventh page got an answer with status %d, although six streams are open", request.status)
 	}
+	if notes := s.notes(everywhere); len(notes) != 1 {
+		t.Errorf("there are %d notes, although six streams are open", len(notes))
+	}
 	six.close()
+	one.awaitLeft("it waits")
 	seven.awaitObserved(func() bool { return len(seven.requested(followNotes)) == 1 }, "the stream of the seventh page")
 	seven.awaitLive()
 }
