@@ -23,13 +23,6 @@ func media(name, value string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// tap touches an element, where it is on the screen.
-func (p *tab) tap(selector string) {
-	p.t.Helper()
-	x, y := p.box(selector).center()
-	p.do(chromedp.TapXY(x, y))
-}
-
 // On a phone, taps do what clicks do, everything fits, and buttons are large enough for fingers.
 func TestPhone(t *testing.T) {
 	t.Parallel()

@@ -98,23 +98,6 @@ func TestClickLeavesNote(t *testing.T) {
 	checkPlace(t, s, p, "typed after a click", atSea)
 }
 
-// checkPlace fails the test unless a text was left once, at a place or in the pixels around it.
-func checkPlace(t *testing.T, s *server, p *tab, text string, at place) {
-	t.Helper()
-	notes := s.notes(everywhere)
-	if got := count(notes, text); got != 1 {
-		t.Fatalf("%q was left %d times", text, got)
-	}
-	pixel := 360 / (256 * math.Exp2(p.view().zoom)) // degrees of longitude, which are more than those of latitude
-	for _, note := range notes {
-		left := place{float64(note.GetLocation().GetLatitude()) / 1e7, float64(note.GetLocation().GetLongitude()) / 1e7}
-		if note.GetText() == text && (math.Abs(left.latitude-at.latitude) > 2*pixel || math.Abs(left.longitude-at.longitude) > 2*pixel) {
-			t.Errorf("%q was left at %v, want %v", text, left, at)
-		}
-	}
-	p.await(`document.querySelector('#map').dataset.locations === '1'`)
-}
-
 // The whole way without a mouse: to the map, along it, to a place at its centre, to the form, and back to the place through its marker.
 func TestKeyboardLeavesNote(t *testing.T) {
 	t.Parallel()
@@ -147,34 +130,21 @@ func TestKeyboardLeavesNote(t *testing.T) {
 	p.awaitFocus(".place")
 }
 
-// tabTo presses Tab until an element has the focus.
-func (p *tab) tabTo(selector string) {
-	p.t.Helper()
-	var passed []string
-	for range 60 {
-		if evaluate[bool](p, `document.activeElement?.matches(args[0]) ?? false`, selector) {
-			return
-		}
-		p.keys(kb.Tab)
-		passed = append(passed, evaluate[string](p, `document.activeElement?.id || document.activeElement?.className || document.activeElement?.tagName || ''`))
+// checkPlace fails the test unless a text was left once, at a place or in the pixels around it.
+func checkPlace(t *testing.T, s *server, p *tab, text string, at place) {
+	t.Helper()
+	notes := s.notes(everywhere)
+	if got := count(notes, text); got != 1 {
+		t.Fatalf("%q was left %d times", text, got)
 	}
-	p.t.Fatalf("Tab does not come to %s: it passes %q", selector, passed)
-}
-
-// awaitStill waits until the map has not moved for 30 frames.
-func (p *tab) awaitStill() {
-	p.t.Helper()
-	evaluate[bool](p, `new Promise((resolve) => {
-		const pane = document.querySelector('.leaflet-map-pane')
-		let last = '', still = 0
-		const frame = () => {
-			const now = location.hash + pane.style.transform
-			still = now === last ? still + 1 : 0
-			last = now
-			if (still === 30) { resolve(true) } else { requestAnimationFrame(frame) }
+	pixel := 360 / (256 * math.Exp2(p.view().zoom)) // degrees of longitude, which are more than those of latitude
+	for _, note := range notes {
+		left := place{float64(note.GetLocation().GetLatitude()) / 1e7, float64(note.GetLocation().GetLongitude()) / 1e7}
+		if note.GetText() == text && (math.Abs(left.latitude-at.latitude) > 2*pixel || math.Abs(left.longitude-at.longitude) > 2*pixel) {
+			t.Errorf("%q was left at %v, want %v", text, left, at)
 		}
-		frame()
-	})`)
+	}
+	p.await(`document.querySelector('#map').dataset.locations === '1'`)
 }
 
 // A note that is left by a click on a marker comes to a client of grpc-go, which follows the place by RouteChat.

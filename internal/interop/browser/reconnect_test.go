@@ -113,6 +113,23 @@ func TestReconnect(t *testing.T) {
 	t.Logf("%d notes, %d calls of FollowNotes", len(kept), len(requests))
 }
 
+// checkOnce fails the test unless a log has each of the texts once, and no others.
+func checkOnce(t *testing.T, log, texts []string) {
+	t.Helper()
+	times := make(map[string]int)
+	for _, text := range log {
+		times[text]++
+	}
+	for _, text := range texts {
+		if times[text] != 1 {
+			t.Errorf("%q was left %d times", text, times[text])
+		}
+	}
+	if len(log) != len(texts) {
+		t.Errorf("there are %d notes, want %d", len(log), len(texts))
+	}
+}
+
 // A server that comes back without its notes resets the page: what is gone is not shown any more, and a new note is, although its position was
 // that of another one.
 func TestReset(t *testing.T) {
@@ -141,23 +158,6 @@ func TestReset(t *testing.T) {
 	p.await(`document.querySelector('#log > li .text')?.textContent === 'new'`)
 	if log := p.log(); len(log) != 1 {
 		t.Errorf("the log is %q", log)
-	}
-}
-
-// checkOnce fails the test unless a log has each of the texts once, and no others.
-func checkOnce(t *testing.T, log, texts []string) {
-	t.Helper()
-	times := make(map[string]int)
-	for _, text := range log {
-		times[text]++
-	}
-	for _, text := range texts {
-		if times[text] != 1 {
-			t.Errorf("%q was left %d times", text, times[text])
-		}
-	}
-	if len(log) != len(texts) {
-		t.Errorf("there are %d notes, want %d", len(log), len(texts))
 	}
 }
 

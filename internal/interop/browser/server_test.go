@@ -4,10 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 
 	"example.com/routeguide/client/routechat"
@@ -104,6 +109,11 @@ func (p place) point() *routeguide.Point {
 	return &routeguide.Point{Latitude: e7(p.latitude), Longitude: e7(p.longitude)}
 }
 
+// e7 returns degrees in the contract's unit.
+func e7(degrees float64) int32 {
+	return int32(math.Round(degrees * 1e7))
+}
+
 // everywhere is the rectangle of the whole world.
 var everywhere = &routeguide.Rectangle{
 	Lo: &routeguide.Point{Latitude: -90_0000000, Longitude: -180_0000000},
@@ -144,6 +154,48 @@ func (s *server) chat(at place, text string) {
 	}
 	if err := chat.CloseResponse(); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// fill leaves a note at each of many places, spread over a rectangle.
+func (s *server) fill(t *testing.T, places int, southWest, northEast place) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	chat, err := s.client.RouteChat(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var receiver sync.WaitGroup
+	defer receiver.Wait()
+	receiver.Go(func() {
+		for received := 0; ; received++ {
+			if _, err := chat.Receive(); err != nil {
+				if !errors.Is(err, io.EOF) || received != places {
+					t.Errorf("%d notes of %d were answered: %v", received, places, err)
+				}
+				return
+			}
+		}
+	})
+	for i := range places {
+		if err := chat.Send(&routeguide.RouteNote{Location: nth(i, places, southWest, northEast).point(), Message: "note " + strconv.Itoa(i)}); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	if err := chat.CloseRequest(); err != nil {
+		t.Error(err)
+	}
+}
+
+// nth returns one of many places that are spread evenly over a rectangle, the next one far from it: a Kronecker sequence.
+func nth(i, places int, southWest, northEast place) place {
+	const golden = 0.6180339887498949
+	_, share := math.Modf(float64(i) * golden)
+	return place{
+		southWest.latitude + (northEast.latitude-southWest.latitude)*(float64(i)+0.5)/float64(places),
+		southWest.longitude + (northEast.longitude-southWest.longitude)*share,
 	}
 }
 

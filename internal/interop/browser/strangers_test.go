@@ -7,9 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 )
 
@@ -132,17 +130,6 @@ func TestHostileFeatureNames(t *testing.T) {
 		p.checkLayout()
 	}
 	p.checkNothingExecuted()
-}
-
-// hover moves the mouse about a point, as a hand does, until the map shows a tooltip.
-func (p *tab) hover(x, y float64) {
-	p.t.Helper()
-	for deadline := time.Now().Add(patience); p.count(".leaflet-tooltip") == 0; {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("there is no tooltip at %v, %v", x, y)
-		}
-		p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x+1, y), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
-	}
 }
 
 // checkReadable fails the test if a note is cut at its side, except for a piled-up letter, which cannot be wrapped.

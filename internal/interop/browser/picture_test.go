@@ -4,17 +4,50 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 )
+
+// picture takes a picture of the page.
+func (p *tab) picture() {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	image, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		p.t.Errorf("take a picture: %v", err)
+		return
+	}
+	name := strings.NewReplacer("/", "-", " ", "-").Replace(p.t.Name())
+	for number := 1; ; number++ {
+		path := filepath.Join(pictures, fmt.Sprintf("%s-%d.png", name, number))
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if errors.Is(err, os.ErrExist) {
+			continue // Another picture of this test.
+		}
+		if err != nil {
+			p.t.Error(err)
+			return
+		}
+		_, err = file.Write(image)
+		if err := errors.Join(err, file.Close()); err != nil {
+			p.t.Error(err)
+		}
+		return
+	}
+}
 
 var screenshot = flag.String("screenshot", "", "write the picture for the README to this `file`")
 

@@ -1,0 +1,114 @@
+package browser
+
+import (
+	"context"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// click clicks on an element, where it is on the screen.
+func (p *tab) click(selector string) {
+	p.t.Helper()
+	x, y := p.box(selector).center()
+	p.do(chromedp.MouseClickXY(x, y))
+}
+
+// clickAt clicks on the map at a place.
+func (p *tab) clickAt(at place) {
+	p.t.Helper()
+	x, y := p.pixel(at)
+	p.do(chromedp.MouseClickXY(x, y))
+}
+
+// tap touches an element, where it is on the screen.
+func (p *tab) tap(selector string) {
+	p.t.Helper()
+	x, y := p.box(selector).center()
+	p.do(chromedp.TapXY(x, y))
+}
+
+// drag drags the map with the mouse, in steps as a hand does, and holds still before it lets go: the map then does not move on.
+func (p *tab) drag(fromX, fromY, toX, toY float64) {
+	p.t.Helper()
+	const steps = 20
+	actions := []chromedp.Action[chromedp.Void]{
+		chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, fromX, fromY),
+		chromedp.MouseEvent(input.DispatchMouseEventTypeMousePressed, fromX, fromY, chromedp.Button("left"), chromedp.ClickCount(1)),
+	}
+	for step := range steps {
+		share := float64(step+1) / steps
+		actions = append(actions, chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, fromX+(toX-fromX)*share, fromY+(toY-fromY)*share, chromedp.Button("left")))
+	}
+	actions = append(actions, chromedp.MouseEvent(input.DispatchMouseEventTypeMouseReleased, toX, toY, chromedp.Button("left"), chromedp.ClickCount(1)))
+	p.do(actions...)
+}
+
+// hover moves the mouse about a point, as a hand does, until the map shows a tooltip.
+func (p *tab) hover(x, y float64) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); p.count(".leaflet-tooltip") == 0; {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("there is no tooltip at %v, %v", x, y)
+		}
+		p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x+1, y), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
+	}
+}
+
+// keys presses keys one after another. A key that the page handles types nothing, as on a keyboard.
+func (p *tab) keys(keys string) {
+	p.t.Helper()
+	p.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		for _, key := range keys {
+			events := kb.Encode(key)
+			down, up := events[0], events[len(events)-1]
+			if len(events) == 3 { // It types something.
+				down.Type, down.Text, down.UnmodifiedText = input.DispatchKeyEventTypeKeyDown, events[1].Text, events[1].UnmodifiedText
+			}
+			for _, event := range []*input.DispatchKeyEventParams{down, up} {
+				if _, err := cdp.Call(ctx, target, input.DispatchKeyEvent, *event); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
+}
+
+// tabTo presses Tab until an element has the focus.
+func (p *tab) tabTo(selector string) {
+	p.t.Helper()
+	var passed []string
+	for range 60 {
+		if evaluate[bool](p, `document.activeElement?.matches(args[0]) ?? false`, selector) {
+			return
+		}
+		p.keys(kb.Tab)
+		passed = append(passed, evaluate[string](p, `document.activeElement?.id || document.activeElement?.className || document.activeElement?.tagName || ''`))
+	}
+	p.t.Fatalf("Tab does not come to %s: it passes %q", selector, passed)
+}
+
+// awaitFocus waits until an element has the focus.
+func (p *tab) awaitFocus(selector string) {
+	p.t.Helper()
+	p.await(`document.activeElement?.matches(args[0])`, selector)
+}
+
+// write types a note into the open panel, sends it, and waits until it is left.
+func (p *tab) write(text string) {
+	p.t.Helper()
+	p.awaitFocus("#text")
+	p.keys(text)
+	p.click("#send")
+	p.awaitLeft(text)
+}
+
+// awaitLeft waits until the newest note of the open place has a text, and the form is ready for another one.
+func (p *tab) awaitLeft(text string) {
+	p.t.Helper()
+	p.await(`document.querySelector('#log > li:first-child .text')?.textContent === args[0] && document.querySelector('#text').value === ''`, text)
+}

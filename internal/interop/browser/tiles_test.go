@@ -1,0 +1,41 @@
+package browser
+
+import (
+	"image"
+	"image/color"
+	"image/png"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"sync/atomic"
+	"testing"
+)
+
+// With the tiles of another server, the map is made of them and names their source as a text. The page asks that server for images, and nobody
+// else for anything.
+func TestTiles(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	tiles := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if referrer := r.Referer(); referrer != "" {
+			t.Errorf("the server of the tiles is told of %q", referrer)
+		}
+		tile := image.NewGray(image.Rect(0, 0, 256, 256))
+		tile.SetGray(128, 128, color.Gray{Y: 255})
+		w.Header().Set("Content-Type", "image/png")
+		_ = png.Encode(w, tile) // The page may have left.
+	}))
+	t.Cleanup(tiles.Close)
+	attribution := `Tiles of <b onclick="window.executed = true">the test</b>`
+	s := startServer(t, "--map-tiles", tiles.URL+"/{z}/{x}/{y}.png", "--map-attribution", attribution)
+	p := openTab(t, s.url()+"/"+newYork.hash())
+	p.allow(`^request to another server: ` + regexp.QuoteMeta(tiles.URL) + `/\d+/\d+/\d+\.png$`)
+	p.awaitLive()
+	p.awaitFeatures(s)
+	p.await(`[...document.querySelectorAll('img.leaflet-tile')].filter((tile) => tile.complete && tile.naturalWidth === 256).length >= 12`)
+	p.await(`document.querySelector('.leaflet-control-attribution').textContent.includes(args[0])`, attribution)
+	if asked.Load() == 0 {
+		t.Error("the page did not ask for tiles")
+	}
+}
