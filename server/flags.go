@@ -18,6 +18,8 @@ const serverDescription = `Serve RouteGuide, the service of the gRPC tutorials: 
 
 One port takes Connect, gRPC and gRPC-Web, binary and JSON, over HTTP/2 and HTTP/1.1, with reflection and health: in clear (h2c, prior knowledge), or by TLS. RouteChat needs HTTP/2.
 
+The same port serves a map page, on which people see the notes of others arrive and leave their own: open http://localhost:50051/ in a browser.
+
 Try it: grpcurl -plaintext localhost:50051 list
 
 "server notes --help" says how to export, import and count notes.
@@ -26,6 +28,7 @@ On SIGINT or SIGTERM, open chats get their pending replies. A second signal ends
 
 type serverFlags struct {
 	serveFlags   `embed:"" group:"Serving:"`
+	mapFlags     `embed:"" group:"Map page:"`
 	storeFlags   `embed:"" group:"Store:"`
 	accessFlags  `embed:"" group:"Access:"`
 	limitFlags   `embed:"" group:"Limits (see docs/limits.md):"`
@@ -84,6 +87,9 @@ func (f *serverFlags) check(ctx context.Context) error {
 		return command.Usagef("--admin %q has no authentication: want host:port where only this machine comes, such as localhost:50052, or --insecure if something else keeps others out", f.Admin)
 	}
 	if err := f.accessFlags.check(ctx, f.Listen); err != nil {
+		return err
+	}
+	if err := f.mapFlags.check(); err != nil {
 		return err
 	}
 	return f.limitFlags.check()

@@ -110,7 +110,11 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		service.Close()
 		return store.Close()
 	}
-	server, err := httpserver.Listen(ctx, flags.Listen, service.Handler, httpserver.Options{
+	handler, err := flags.withMap(service.Handler, flags.clientShare(ctx, flags.Listen), flags.StallTimeout)
+	if err != nil {
+		return errors.Join(err, closeStore())
+	}
+	server, err := httpserver.Listen(ctx, flags.Listen, handler, httpserver.Options{
 		NetHTTP:        flags.HTTP2 == "net/http",
 		TLS:            tls,
 		MaxConnections: flags.MaxConnections,
@@ -137,7 +141,11 @@ func runServer(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		logger.InfoContext(ctx, "serving metrics, health and profiles", "admin", adminServer.Addr().String())
 	}
 	background := startBackground(ctx, &flags, store, service, logger)
-	logger.InfoContext(ctx, "serving RouteGuide", "listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len(), "version", command.ThisBuild().String())
+	about := []any{"listen", server.Addr().String(), "tls", tls != nil, "tokens", require != nil, "features", guide.Len(), "version", command.ThisBuild().String()}
+	if !flags.NoMap {
+		about = append(about, "map", mapURL(flags.Listen, server.Addr(), tls != nil))
+	}
+	logger.InfoContext(ctx, "serving RouteGuide", about...)
 	err = serve(ctx, server, service, health, &flags, logger)
 	background.stop()
 	return errors.Join(err, closeStore())
