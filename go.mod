@@ -2,6 +2,9 @@ module example.com/routeguide
 
 go 1.26.0
 
+// Packages of npm may bring Go files.
+ignore ./web/node_modules
+
 require (
 	connectrpc.com/authn v0.1.0
 	connectrpc.com/connect v1.21.1

@@ -2,6 +2,7 @@
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { RouteGuide } from "./gen/routeguide/route_guide_pb";
+import { isTooManyLocations } from "./follow";
 import { NoteService } from "./gen/routeguide/v1/note_service_pb";
 
 export type State = "connecting" | "live" | "reconnecting" | "unauthenticated" | "too-many" | "failed";
@@ -53,11 +54,12 @@ export class Connection {
       case Code.Unimplemented:
         this.set("failed", error.rawMessage);
         break;
-      case Code.ResourceExhausted:
-        this.set("too-many", error.rawMessage);
-        break;
       default:
-        this.set("reconnecting", error.rawMessage);
+        if (isTooManyLocations(error)) {
+          this.set("too-many", error.rawMessage);
+        } else {
+          this.set("reconnecting", wordsOf(error));
+        }
     }
   }
 

@@ -1,9 +1,9 @@
 // The page's one long stream: the notes of the rectangle that the map shows.
-import { Code, ConnectError } from "@connectrpc/connect";
+import { ConnectError } from "@connectrpc/connect";
 import { type Area, askable, covers, padded, rectangleOf, sizeRatio } from "./area";
 import { wait } from "./backoff";
 import type { Connection } from "./connection";
-import { follow } from "./follow";
+import { follow, isTooManyLocations } from "./follow";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 
 /** Milliseconds for which the map must rest before the page follows another rectangle. */
@@ -21,6 +21,8 @@ const maxRatio = 8;
 export interface FeedOptions {
   /** The page follows another area, from its newest notes on: other notes are to be forgotten. */
   readonly onArea: (area: Area) => void;
+  /** The server could not continue: what has come until now may be gone. */
+  readonly onReset: () => void;
   /** The notes that come next are a snapshot: those missing in it at {@link onCurrent} are gone. */
   readonly onSnapshot: () => void;
   /** Notes: those of a snapshot, or as they are left. It returns when there is room for more. */
@@ -105,10 +107,6 @@ export class Feed {
         signal,
         wait: (milliseconds, ending) => this.rest(milliseconds, ending),
       })) {
-        if (event.lost?.error.code === Code.ResourceExhausted && narrow) {
-          narrow();
-          return;
-        }
         if (event.lost) {
           this.connection.setError(event.lost.error);
           isCurrent = false;
@@ -116,6 +114,7 @@ export class Feed {
         }
         if (event.reset) {
           inSnapshot = true;
+          this.options.onReset();
           this.options.onSnapshot();
         }
         if (event.notes.length > 0) {
@@ -134,8 +133,14 @@ export class Feed {
         }
       }
     } catch (error) {
-      if (!signal.aborted) {
-        this.connection.setError(ConnectError.from(error));
+      const failed = ConnectError.from(error);
+      if (signal.aborted) {
+        return;
+      }
+      if (narrow && isTooManyLocations(failed)) {
+        narrow();
+      } else {
+        this.connection.setError(failed);
       }
     }
   }

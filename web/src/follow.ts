@@ -1,4 +1,5 @@
 // Following a location or a rectangle, through broken connections. Knows no page.
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, type CallOptions } from "@connectrpc/connect";
 import { Backoff, wait, type Wait } from "./backoff";
 import type { FollowNotesResponse, Note } from "./gen/routeguide/v1/note_service_pb";
@@ -12,7 +13,26 @@ const finalCodes: readonly Code[] = [Code.InvalidArgument, Code.Unauthenticated,
 
 /** Whether no repetition of a call that reads mends an error. */
 export function isFinal(error: ConnectError): boolean {
-  return finalCodes.includes(error.code);
+  return finalCodes.includes(error.code) || isTooManyLocations(error);
+}
+
+/** Whether the snapshot of a rectangle was refused for its size: a google.rpc.ErrorInfo says so. */
+export function isTooManyLocations(error: ConnectError): boolean {
+  return error.details.some((detail) =>
+    "type" in detail && detail.type === "google.rpc.ErrorInfo" && reasonOf(detail.value) === "TOO_MANY_LOCATIONS");
+}
+
+/** The first field of an encoded google.rpc.ErrorInfo. */
+function reasonOf(info: Uint8Array): string {
+  const reader = new BinaryReader(info);
+  while (reader.pos < reader.len) {
+    const [field, type] = reader.tag();
+    if (field === 1) {
+      return reader.string();
+    }
+    reader.skip(type, field);
+  }
+  return "";
 }
 
 /**

@@ -111,6 +111,13 @@ export class Log {
     void this.read();
   }
 
+  /** Forgets all notes. */
+  clear(): void {
+    this.list.replaceChildren();
+    this.items.clear();
+    this.positions = [];
+  }
+
   close(): void {
     this.reading.abort();
   }

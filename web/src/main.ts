@@ -95,6 +95,7 @@ const feed = new Feed(connection, {
     markers.schedule();
     panel.followedChanged();
   },
+  onReset: () => panel.reset(),
   onSnapshot: () => {
     inbox.flush();
     places.beginSnapshot();
@@ -161,7 +162,7 @@ function showState(state: State, reason: string): void {
   const words: Record<State, string> = {
     connecting: "Connecting…",
     live: "Live: notes appear as they are left.",
-    reconnecting: "The connection is lost. Trying again…",
+    reconnecting: `Not connected: ${reason}. Trying again…`,
     unauthenticated: `This server asks for a token. ${reason}`.trim(),
     "too-many": `There are too many places with notes here: zoom in. The server says: ${reason}.`,
     failed: `The server does not allow this: ${reason}`,

@@ -135,6 +135,11 @@ export class Panel {
     }
   }
 
+  /** Forgets the log: what the server has now comes by refresh. */
+  reset(): void {
+    this.log?.clear();
+  }
+
   /** Reads the log again: notes may have been missed, or deleted. */
   refresh(): void {
     if (this.log) {

@@ -120,8 +120,10 @@ export class Places {
     const key = locationKey(location);
     const known = this.byKey.get(key);
     if (known) {
+      // The first note of a snapshot counts also if it is older: after a reset, newer ones are gone, and positions may begin anew.
+      const isFirst = known.snapshot !== this.snapshot;
       known.snapshot = this.snapshot;
-      if (note.position <= known.newest.position) {
+      if (isFirst ? isSame(note, known.newest) : note.position <= known.newest.position) {
         return undefined;
       }
       known.newest = note;
@@ -222,6 +224,10 @@ export class Places {
     cell.arrived = Math.max(cell.arrived, arrived);
     cell.version = ++this.version;
   }
+}
+
+function isSame(a: Note, b: Note): boolean {
+  return a.position === b.position && a.text === b.text;
 }
 
 /** The time of the newest note of a place, in seconds since 1970. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Filter, follow, type FollowEvent, type FollowNotes, type FollowOptions } from "../src/follow";
+import { type Filter, follow, isTooManyLocations, type FollowEvent, type FollowNotes, type FollowOptions } from "../src/follow";
 import type { FollowNotesRequest } from "../src/gen/routeguide/v1/note_service_pb";
 import { aborted, note, noWait, type Response, serve } from "./service";
 
@@ -12,6 +12,8 @@ const cursor = (text: string) => new TextEncoder().encode(text);
 interface Call {
   responses: Response[];
   error?: Code;
+  /** The type and the value of a detail of the error. */
+  detail?: { type: string; value: Uint8Array } | undefined;
   isEnd?: boolean;
 }
 
@@ -31,7 +33,9 @@ async function run(calls: Call[], events: number, options: Partial<FollowOptions
       }
       open.delete(context.signal);
       if (call.error !== undefined) {
-        throw new ConnectError("scripted", call.error);
+        const error = new ConnectError("scripted", call.error);
+        error.details = call.detail ? [call.detail] : [];
+        throw error;
       }
     },
   });
@@ -107,6 +111,21 @@ for (const code of [Code.InvalidArgument, Code.Unauthenticated, Code.PermissionD
     assert.deepEqual([heard.length, requests.length, thrown?.code], [0, 1, code]);
   });
 }
+
+// A google.rpc.ErrorInfo is encoded by hand: its first field is the reason.
+const errorInfo = (reason: string) => ({
+  type: "google.rpc.ErrorInfo",
+  value: new Uint8Array([10, reason.length, ...new TextEncoder().encode(reason), 18, 1, 65]),
+});
+
+test("follow ends with a rectangle of too many locations, and calls again after other RESOURCE_EXHAUSTED", async () => {
+  const { thrown } = await run([{ responses: [], error: Code.ResourceExhausted, detail: errorInfo("TOO_MANY_LOCATIONS") }], 9);
+  assert.ok(thrown && isTooManyLocations(thrown));
+  for (const detail of [undefined, errorInfo("TOO_MANY_OTHERS"), { ...errorInfo("TOO_MANY_LOCATIONS"), type: "example.Other" }]) {
+    const other = await run([{ responses: [], error: Code.ResourceExhausted, detail }, { responses: [{ current: true }] }], 2);
+    assert.deepEqual(other.heard.map(({ current, lost }) => [current, lost !== undefined]), [[false, true], [true, false]]);
+  }
+});
 
 test("follow backs off with full jitter from 0.5 to 20 seconds, and from the start after progress", async () => {
   const failures = Array.from({ length: 8 }, () => ({ responses: [], error: Code.ResourceExhausted }));

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NoteSchema } from "../src/gen/routeguide/v1/note_service_pb";
+import { locationKey } from "../src/location";
 import { Places } from "../src/places";
 
 const note = (latitude: number, longitude: number, position = 1) =>
@@ -33,6 +34,19 @@ test("Places keeps the newest note of a location, and drops doubles", () => {
   assert.equal(places.add(note(1, 1, 4), 0), undefined);
   const place = places.add(note(1, 1, 6), 123);
   assert.deepEqual([place?.newest.position, place?.heard, place?.arrived, places.size], [6n, 2, 123, 1]);
+});
+
+test("Places takes the notes of a snapshot for what is there, whatever was there before", () => {
+  const places = new Places(5);
+  places.add(note(1, 1, 7), 0);
+  places.add(note(2, 2, 7), 0);
+  places.beginSnapshot(); // After a reset: the store is another one, with positions from 1 on.
+  assert.ok(places.add(note(1, 1, 3), 0));
+  assert.equal(places.add(note(1, 1, 2), 0), undefined);
+  assert.ok(places.add(note(1, 1, 4), 5));
+  assert.equal(places.add(note(2, 2, 7), 0), undefined); // The same note.
+  const positions = [note(1, 1), note(2, 2)].map(({ location }) => places.get(locationKey(location!))?.newest.position);
+  assert.deepEqual(positions, [4n, 7n]);
 });
 
 test("Places forgets what a snapshot does not have, and what is outside of an area", () => {

@@ -285,11 +285,12 @@ export const NoteService: GenService<{
    * The server sends a response at least every 20 seconds, if only with a cursor. A client that receives nothing for 45 seconds
    * should cancel the call, and call again, with exponential backoff from 0.5 to 20 seconds and full jitter.
    *
-   * Errors: INVALID_ARGUMENT if a field violates a rule of FollowNotesRequest; RESOURCE_EXHAUSTED if the
-   * rectangle has too many locations for a snapshot (ask for a smaller one, or for newest 0), or too many
-   * clients follow; ABORTED if the client has not read for the server's stall timeout; DATA_LOSS if the store is damaged;
+   * Errors: INVALID_ARGUMENT if a field violates a rule of FollowNotesRequest; RESOURCE_EXHAUSTED if too many
+   * clients follow, and, with a google.rpc.ErrorInfo detail whose reason is TOO_MANY_LOCATIONS, if the rectangle
+   * has too many locations for a snapshot (ask for a smaller one, or for newest 0); ABORTED if the client has not
+   * read for the server's stall timeout; DATA_LOSS if the store is damaged;
    * UNAVAILABLE also at the server's maximum age of a call. A client repeats the call with its last cursor, except
-   * after INVALID_ARGUMENT, UNAUTHENTICATED and PERMISSION_DENIED.
+   * after INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED and TOO_MANY_LOCATIONS.
    *
    * @generated from rpc routeguide.v1.NoteService.FollowNotes
    */
