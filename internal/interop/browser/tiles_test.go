@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -16,10 +15,8 @@ import (
 // else for anything.
 func TestTiles(t *testing.T) {
 	t.Parallel()
-	var asked atomic.Int64
 	var referrers sync.Map // of strings
 	tiles := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
 		referrers.Store(r.Referer(), nil)
 		tile := image.NewGray(image.Rect(0, 0, 256, 256))
 		tile.SetGray(128, 128, color.Gray{Y: 255})
@@ -35,9 +32,6 @@ func TestTiles(t *testing.T) {
 	p.awaitFeatures(s)
 	p.await(`[...document.querySelectorAll('img.leaflet-tile')].filter((tile) => tile.complete && tile.naturalWidth === 256).length >= 12`)
 	p.await(`document.querySelector('.leaflet-control-attribution').textContent.includes(args[0])`, attribution)
-	if asked.Load() == 0 {
-		t.Error("the page did not ask for tiles")
-	}
 	// Many tile servers want to know who asks, but the view is nobody else's business.
 	for referrer := range referrers.Range {
 		if want := s.url() + "/"; referrer != want {
