@@ -153,14 +153,14 @@ func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
 				}
 			}
 		}
-		for _, match := range regexp.MustCompile("go test [^`]*-run\\s+(\\S+)[^`]*?(\\./[a-z0-9/]+)").FindAllStringSubmatch(text, -1) {
-			pattern, folder := regexp.MustCompile(`func Test\w*`+match[1]), filepath.Join("..", match[2])
+		for _, match := range regexp.MustCompile("(?:cd (\\S+) && )?go test [^`]*-run\\s+(\\S+)[^`]*?(\\./[a-z0-9/]+)").FindAllStringSubmatch(text, -1) {
+			pattern, folder := regexp.MustCompile(`func \w*`+match[2]), filepath.Join("..", match[1], match[3])
 			files, _ := filepath.Glob(filepath.Join(folder, "*_test.go"))
 			if !slices.ContainsFunc(files, func(file string) bool {
 				source, err := os.ReadFile(file)
 				return err == nil && pattern.Match(source)
 			}) {
-				t.Errorf("%s: no test %s in %s", page, match[1], match[2])
+				t.Errorf("%s: no test %s in %s", page, match[2], folder)
 			}
 		}
 		for _, match := range regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`).FindAllStringSubmatch(text, -1) {

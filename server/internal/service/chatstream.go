@@ -70,19 +70,27 @@ func (s *chatStream) Receive() ([]byte, error) {
 	return s.receiveTimed()
 }
 
-// receiveTimed receives a note by Connect, within the message timeout. A long one must have room in the quota.
+// receiveTimed receives a note by Connect, within the message timeout.
 func (s *chatStream) receiveTimed() ([]byte, error) {
 	if length, ok := s.sender.wireStream.BeginMessage(); ok && length > shortBytes {
-		if s.limits.bytes > 0 && length > s.limits.bytes {
-			return nil, connect.NewError(connect.CodeResourceExhausted,
-				fmt.Errorf("message of %d bytes exceeds the limit of %d bytes", length, s.limits.bytes))
-		}
-		peer := s.Peer().Addr
-		if err := s.limits.quotas.arriving.Acquire(peer, int64(length)); err != nil {
-			return nil, s.limits.quotas.refuse("long messages", err)
-		}
-		defer s.limits.quotas.arriving.Release(peer, int64(length))
+		return s.receiveLong(length)
 	}
+	encoded, err := s.receive()
+	s.sender.wireStream.EndMessage()
+	return encoded, err
+}
+
+// receiveLong receives a long note by Connect, which must have room in the quota.
+func (s *chatStream) receiveLong(length int) ([]byte, error) {
+	if s.limits.bytes > 0 && length > s.limits.bytes {
+		return nil, connect.NewError(connect.CodeResourceExhausted,
+			fmt.Errorf("message of %d bytes exceeds the limit of %d bytes", length, s.limits.bytes))
+	}
+	peer := s.Peer().Addr
+	if err := s.limits.quotas.arriving.Acquire(peer, int64(length)); err != nil {
+		return nil, s.limits.quotas.refuse("long messages", err)
+	}
+	defer s.limits.quotas.arriving.Release(peer, int64(length))
 	encoded, err := s.receive()
 	s.sender.wireStream.EndMessage()
 	return encoded, err
@@ -99,7 +107,15 @@ func (s *chatStream) receive() ([]byte, error) {
 
 // Send implements chat.Stream.
 func (s *chatStream) Send(chunk []notes.Note) error {
-	var encoded [16][]byte // A replay has many short notes: what a note costs besides its copy counts.
+	if len(chunk) == 1 {
+		return s.sender.Send(chunk[0].Encoded) // The stack of a silent chat stays small.
+	}
+	return s.sendAll(chunk)
+}
+
+// sendAll sends the notes of a replay. They are many and short, so that what a note costs besides its copy counts.
+func (s *chatStream) sendAll(chunk []notes.Note) error {
+	var encoded [16][]byte
 	for part := range slices.Chunk(chunk, len(encoded)) {
 		for i := range part {
 			encoded[i] = part[i].Encoded

@@ -153,13 +153,19 @@ func (s *shard) add(slot *slot, note *notes.Note) (first bool) {
 	case slot.place()&isLong != 0:
 		s.long[slot.place()&^isLong].append(*note)
 	default:
-		kept := &log{}
-		kept.append(s.single.note(slot.place()))
-		kept.append(*note)
-		s.single.remove(slot.place())
-		slot.set(s.keep(kept) | isLong)
+		s.lengthen(slot, note)
 	}
 	return false
+}
+
+// lengthen adds a note to the log of a slot that has one. It is not a part of add, so that the stack of a silent chat, whose note was the
+// first one, stays small. The caller holds s.mu.
+func (s *shard) lengthen(slot *slot, note *notes.Note) {
+	kept := &log{}
+	kept.append(s.single.note(slot.place()))
+	kept.append(*note)
+	s.single.remove(slot.place())
+	slot.set(s.keep(kept) | isLong)
 }
 
 // keep returns the index of a new log.
