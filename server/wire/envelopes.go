@@ -41,20 +41,24 @@ func (s *Stream) Envelopes() (*Envelopes, bool) {
 	return &Envelopes{stream: s}, s.binary && flushes
 }
 
-// Write buffers a copy of an encoded message. It writes the buffer first if the message does not fit, and
+// Write buffers copies of encoded messages. It writes the buffer first whenever a message does not fit, and
 // returns the error of that write.
-func (e *Envelopes) Write(message []byte) error {
+func (e *Envelopes) Write(messages ...[]byte) error {
 	if e.buffer == nil {
 		e.buffer, _ = writeBuffers.Get().(*[]byte)
 	}
 	buffer := *e.buffer
-	if len(buffer) > 0 && len(buffer)+prefixSize+len(message) > writeBufferBytes {
-		if err := e.writeBuffer(); err != nil {
-			return err
+	for _, message := range messages {
+		if len(buffer) > 0 && len(buffer)+prefixSize+len(message) > writeBufferBytes {
+			*e.buffer = buffer
+			if err := e.writeBuffer(); err != nil {
+				return err
+			}
+			buffer = *e.buffer
 		}
-		buffer = *e.buffer
+		buffer = AppendEnvelope(buffer, message)
 	}
-	*e.buffer = AppendEnvelope(buffer, message)
+	*e.buffer = buffer
 	return nil
 }
 

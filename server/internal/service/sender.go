@@ -53,20 +53,32 @@ func (s *sender[Message, Pointer]) Start() error {
 }
 
 // Send sends an encoded message. It may buffer it until Flush.
-func (s *sender[Message, Pointer]) Send(encoded []byte) error {
+func (s *sender[Message, Pointer]) Send(encoded []byte) error { return s.sendAll(encoded) }
+
+// sendAll is Send for several messages.
+func (s *sender[Message, Pointer]) sendAll(encoded ...[]byte) error {
 	if s.envelopes == nil {
-		message := Pointer(new(Message))
-		if err := proto.Unmarshal(encoded, message); err != nil {
-			return fmt.Errorf("%w: parse message: %w", notes.ErrDamaged, err)
-		}
-		return stalledOr(s.stream.Send(message))
+		return s.sendByConnect(encoded)
 	}
 	if !s.headersSent {
 		if err := s.Start(); err != nil {
 			return err
 		}
 	}
-	return s.writeError(s.envelopes.Write(encoded))
+	return s.writeError(s.envelopes.Write(encoded...))
+}
+
+func (s *sender[Message, Pointer]) sendByConnect(encoded [][]byte) error {
+	for _, each := range encoded {
+		message := Pointer(new(Message))
+		if err := proto.Unmarshal(each, message); err != nil {
+			return fmt.Errorf("%w: parse message: %w", notes.ErrDamaged, err)
+		}
+		if err := s.stream.Send(message); err != nil {
+			return stalledOr(err)
+		}
+	}
+	return nil
 }
 
 // Flush sends what Send has buffered.
