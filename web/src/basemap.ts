@@ -4,7 +4,11 @@ import * as topojson from "topojson-client";
 import type { GeometryCollection, GeometryObject, MultiLineString, Topology } from "topojson-specification";
 import countiesFile from "basemap:counties";
 import worldFile from "basemap:world";
+import { Backoff, wait } from "./backoff";
 import { mercatorX, mercatorY } from "./location";
+
+/** The kinds of names, those of the largest areas first. */
+const kinds: readonly Label["kind"][] = ["union", "country", "state", "county"];
 
 /** The zoom level from which counties are drawn. */
 const countiesZoom = 7;
@@ -118,24 +122,38 @@ export class Basemap extends L.GridLayer {
     });
   }
 
-  /** The map is complete without the outlines, so a file that cannot be loaded is no error to the user. */
+  /**
+   * Reads a file, again until the connection is back: a page that is opened while the server restarts gets its outlines, too. A server that does not
+   * have the file is of another version, and the map is complete without outlines.
+   */
   private async read<T>(file: string, use: (content: T) => void): Promise<void> {
-    try {
-      const response = await fetch(new URL(file, import.meta.url));
-      if (!response.ok) {
-        throw new Error(`${response.status} ${response.statusText}`);
+    const backoff = new Backoff();
+    let content: T | undefined;
+    while (content === undefined) {
+      try {
+        const response = await fetch(new URL(file, import.meta.url));
+        if (response.status >= 400 && response.status < 500) {
+          console.warn(`The base map's ${file} cannot be loaded: status ${response.status}`);
+          return;
+        }
+        content = response.ok ? ((await response.json()) as T) : undefined;
+      } catch {
+        // The browser logs it.
       }
-      use((await response.json()) as T);
-      this.repaint();
-    } catch (error) {
-      console.warn(`The base map's ${file} cannot be loaded:`, error);
+      if (content === undefined) {
+        await wait(backoff.next(), new AbortController().signal);
+      }
     }
+    use(content);
+    this.repaint();
   }
 
   private name(kind: Label["kind"], names: Names): void {
     for (const [name, latitude, longitude, radius] of names) {
       this.labels.push({ name, latitude, longitude, radius, kind });
     }
+    // Whichever file comes first: where there is room for one name, it is that of the larger area.
+    this.labels.sort((a, b) => kinds.indexOf(a.kind) - kinds.indexOf(b.kind));
     this.onLabels(this.labels);
   }
 

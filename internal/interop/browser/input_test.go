@@ -47,14 +47,21 @@ func (p *tab) drag(fromX, fromY, toX, toY float64) {
 	p.do(actions...)
 }
 
-// hover moves the mouse about a point, as a hand does, until the map shows a tooltip.
+// hover moves the mouse away from a point of the map, until there is no tooltip, and back to it, until there is one.
 func (p *tab) hover(x, y float64) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); p.count(".leaflet-tooltip") == 0; {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("there is no tooltip at %v, %v", x, y)
+	const away = 20 // pixels
+	for _, want := range []struct {
+		x, y     float64
+		tooltips int
+	}{{x + away, y + away, 0}, {x, y, 1}} {
+		for deadline := time.Now().Add(patience); p.count(".leaflet-tooltip") != want.tooltips; {
+			if time.Now().After(deadline) {
+				p.t.Fatalf("with the mouse at %v, %v there are %d tooltips, want %d", want.x, want.y, p.count(".leaflet-tooltip"), want.tooltips)
+			}
+			// Twice, since the map does not look at each movement.
+			p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, want.x+1, want.y), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, want.x, want.y))
 		}
-		p.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x+1, y), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 // allowLostConnections says that the test breaks connections.
 func (p *tab) allowLostConnections() {
-	p.allow(`^request failed: .*(NoteService|ListFeatures).* net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)`)
+	p.allow(`^request failed: .*(NoteService|ListFeatures|assets/(world|counties)).* net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)`)
 	p.allow(`^log: network: Failed to load resource: net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)`)
 }
 
@@ -170,35 +170,7 @@ func TestLostAnswerLeavesNoteOnce(t *testing.T) {
 	p.allow(`^log: network: Failed to load resource: net::ERR_CONNECTION_RESET .*LeaveNote`)
 	p.awaitLive()
 
-	// The first two answers do not reach the page: the connection breaks when they come, after the server has kept the note.
-	var answers sync.WaitGroup
-	defer answers.Wait()
-	lost := 0
-	listening, cancel := context.WithCancel(p.ctx)
-	defer cancel()
-	if err := chromedp.Listen(listening, func(event any) {
-		paused, ok := event.(*fetch.EventRequestPaused)
-		if !ok {
-			return
-		}
-		lose := lost < 2
-		lost++
-		answers.Go(func() {
-			if lose {
-				_, _ = chromedp.Call(listening, fetch.FailRequest, fetch.FailRequestParams{RequestID: paused.RequestID, ErrorReason: network.ErrorReasonConnectionReset})
-			} else {
-				_, _ = chromedp.Call(listening, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: paused.RequestID})
-			}
-		})
-	}); err != nil {
-		t.Fatal(err)
-	}
-	p.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		_, err := cdp.Call(ctx, target, fetch.Enable, fetch.EnableParams{
-			Patterns: []*fetch.RequestPattern{{URLPattern: "*" + leaveNote, RequestStage: fetch.RequestStageResponse}},
-		})
-		return err
-	}))
+	p.loseAnswers("*"+leaveNote, 2)
 	p.clickAt(atSea)
 	p.write("left once")
 	if requests := len(p.requested(leaveNote)); requests != 3 {
@@ -211,4 +183,52 @@ func TestLostAnswerLeavesNoteOnce(t *testing.T) {
 	if text := evaluate[string](p, `document.querySelector('#leaving').textContent`); !strings.Contains(text, "left") {
 		t.Errorf("the page says %q", text)
 	}
+}
+
+// A page that is opened while connections break gets its outlines when they no longer do.
+func TestLostOutlinesAreLoadedAgain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p := newTab(t, chromium, s.url(), "about:blank", nil, chromedp.WithNewBrowserContext())
+	p.allow(`^request failed: .*/assets/world-\w+\.json: net::ERR_CONNECTION_RESET`)
+	p.allow(`^log: network: Failed to load resource: net::ERR_CONNECTION_RESET .*/assets/world-`)
+	p.loseAnswers("*/assets/world-*", 2)
+	p.do(chromedp.Navigate(s.url() + "/" + newYork.hash()))
+	p.awaitLive()
+	p.awaitOutlines()
+}
+
+// loseAnswers breaks the connection at the first answers to the requests that match a pattern, after the server has sent them.
+func (p *tab) loseAnswers(pattern string, number int) {
+	p.t.Helper()
+	listening, cancel := context.WithCancel(p.ctx)
+	var answers sync.WaitGroup
+	p.t.Cleanup(func() {
+		cancel()
+		answers.Wait()
+	})
+	lost := 0 // of the goroutine that calls the function below
+	if err := chromedp.Listen(listening, func(event any) {
+		paused, ok := event.(*fetch.EventRequestPaused)
+		if !ok {
+			return
+		}
+		lose := lost < number
+		lost++
+		answers.Go(func() {
+			if lose {
+				_, _ = chromedp.Call(listening, fetch.FailRequest, fetch.FailRequestParams{RequestID: paused.RequestID, ErrorReason: network.ErrorReasonConnectionReset})
+			} else {
+				_, _ = chromedp.Call(listening, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: paused.RequestID})
+			}
+		})
+	}); err != nil {
+		p.t.Fatal(err)
+	}
+	p.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, fetch.Enable, fetch.EnableParams{
+			Patterns: []*fetch.RequestPattern{{URLPattern: pattern, RequestStage: fetch.RequestStageResponse}},
+		})
+		return err
+	}))
 }

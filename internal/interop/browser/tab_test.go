@@ -177,10 +177,10 @@ func (p *tab) awaitFeatures(s *server) {
 	p.await(`args[0] <= document.querySelector('#map').dataset.features && document.querySelector('#map').dataset.features <= args[1]`, least, most)
 }
 
-// awaitOutlines waits until the base map is drawn: its names are.
+// awaitOutlines waits until the outlines of countries and states are drawn: their names are.
 func (p *tab) awaitOutlines() {
 	p.t.Helper()
-	p.await(`document.querySelector('#map .label') !== null`)
+	p.await(`document.querySelector('#map .label:not(.county)') !== null`)
 }
 
 // awaitHidden waits until an element cannot be seen.
