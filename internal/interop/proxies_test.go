@@ -326,6 +326,29 @@ func TestProxiesPassNotesToFollowers(t *testing.T) {
 	}
 }
 
+// The configurations for browsers pass the map page on, and what it calls.
+func TestProxiesPassMap(t *testing.T) {
+	t.Parallel()
+	for name := range proxies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := "http://" + startProxy(t, livePage, name, startOurs(t), unchanged)
+			page := run(t, installed(t, "curl"), "-sS", "--fail", "--http1.1", "--compressed", proxy+"/")
+			script := regexp.MustCompile(`src="(assets/[^"]+\.js)"`).FindStringSubmatch(page)
+			if script == nil {
+				t.Fatalf("no script in %s", page)
+			}
+			run(t, installed(t, "curl"), "-sS", "--fail", "--http1.1", "--compressed", "-o", "/dev/null", proxy+"/"+script[1])
+			features := run(t, installed(t, "curl"), "-sS", "--fail", "--http1.1", "-H", "Content-Type: application/connect+json", "--output", "-",
+				"--data-binary", "@"+requestFile(t, true, `{"lo": {"latitude": 400000000, "longitude": -750000000}, "hi": {"latitude": 420000000, "longitude": -730000000}}`),
+				proxy+"/routeguide.RouteGuide/ListFeatures")
+			if !strings.Contains(features, "Berkshire Valley Management Area Trail") {
+				t.Errorf("ListFeatures through %s: %.200q", name, features)
+			}
+		})
+	}
+}
+
 // nginx buffers responses by default, and asks for them over HTTP/1.0. It must not keep notes back for all that.
 func TestNginxPassesNotesToFollowersByDefault(t *testing.T) {
 	t.Parallel()
