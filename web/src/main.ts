@@ -131,6 +131,11 @@ byId("token").addEventListener("submit", (event) => {
   features.show(viewOf(map));
   feed.restart();
 });
+window.addEventListener("beforeunload", (event) => {
+  if (drafts.hasUnsaved) {
+    event.preventDefault();
+  }
+});
 features.show(viewOf(map));
 // Outlines, and the notes of thousands of places, take more to draw than features: they come after them, unless those are late.
 setTimeout(start, patience);

@@ -1,6 +1,6 @@
 // The panel of a place: its log, and the form that leaves a note there.
 import type { ConnectError } from "@connectrpc/connect";
-import type { Draft, Drafts } from "./drafts";
+import { type Draft, type Drafts, isBlank } from "./drafts";
 import type { FollowNotes } from "./follow";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { formatLocation, type Location, locationKey } from "./location";
@@ -34,6 +34,7 @@ export class Panel {
   private readonly more = byId("more", HTMLButtonElement);
   private readonly text = byId("text", HTMLTextAreaElement);
   private readonly send = byId("send", HTMLButtonElement);
+  private readonly cancel = byId("cancel", HTMLButtonElement);
   private readonly leaving = byId("leaving");
   private log: Log | undefined;
   private draft: Draft | undefined;
@@ -42,9 +43,15 @@ export class Panel {
 
   constructor(private readonly options: PanelOptions) {
     byId("close").addEventListener("click", () => this.close());
-    this.element.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") {
+    document.addEventListener("keydown", (event) => {
+      // The field of the token has an Escape of its own, as an input method has.
+      if (event.key === "Escape" && !this.element.hidden && !event.isComposing && !event.defaultPrevented && !byId("token").contains(document.activeElement)) {
         this.close();
+      }
+    });
+    this.cancel.addEventListener("click", () => {
+      if (this.draft) {
+        this.options.drafts.cancel(this.draft);
       }
     });
     this.more.addEventListener("click", () => this.log?.readMore());
@@ -116,7 +123,7 @@ export class Panel {
     this.log?.close();
     this.log = undefined;
     this.draft = undefined;
-    const hadFocus = this.element.contains(document.activeElement);
+    const hadFocus = this.element.contains(document.activeElement) || document.activeElement === document.body;
     this.element.hidden = true;
     this.options.onClose();
     if (hadFocus) {
@@ -212,8 +219,14 @@ export class Panel {
     if (withText) {
       this.text.value = draft.text;
     }
+    this.text.setCustomValidity(draft.text !== "" && isBlank(draft.text) ? "The note has no text yet." : "");
     this.text.readOnly = draft.isLeaving;
-    this.send.disabled = draft.isLeaving;
+    this.send.setAttribute("aria-disabled", String(draft.isLeaving)); // A disabled button would lose the focus.
+    const hadFocus = this.cancel === document.activeElement;
+    this.cancel.hidden = !draft.isRetrying;
+    if (hadFocus && this.cancel.hidden) {
+      this.text.focus({ preventScroll: true });
+    }
     this.leaving.textContent = draft.status;
   }
 }
