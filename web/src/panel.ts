@@ -39,7 +39,8 @@ export class Panel {
   private log: Log | undefined;
   private draft: Draft | undefined;
   private isReading = false;
-  private returnTo: Element | null = null;
+  /** What had the focus before the panel, and the place that it stands for in a list, whose entries are replaced. */
+  private returnTo: { readonly element: Element; readonly place: string | undefined } | undefined;
 
   constructor(private readonly options: PanelOptions) {
     byId("close").addEventListener("click", () => this.close());
@@ -86,8 +87,8 @@ export class Panel {
    */
   open(location: Location, hasNotes: boolean, among: readonly Place[] = []): void {
     const active = document.activeElement;
-    if (this.element.hidden) {
-      this.returnTo = active;
+    if (active instanceof HTMLElement && active !== document.body && !this.element.contains(active)) {
+      this.returnTo = { element: active, place: active.dataset["place"] };
     }
     this.leaveDraft();
     this.log?.close();
@@ -111,10 +112,11 @@ export class Panel {
     void log.read();
     this.showDraft(this.draft, true);
     this.options.onOpen(location);
-    if (hasNotes) {
-      this.heading.focus({ preventScroll: true });
-    } else {
-      this.text.focus({ preventScroll: true });
+    const target = hasNotes ? this.heading : this.text;
+    target.focus({ preventScroll: true });
+    if (target === document.activeElement) {
+      this.element.scrollIntoView({ block: "nearest" }); // In a low window, the card and the panel scroll together.
+      target.scrollIntoView({ block: "nearest" });
     }
   }
 
@@ -127,8 +129,7 @@ export class Panel {
     this.element.hidden = true;
     this.options.onClose();
     if (hadFocus) {
-      const target = this.returnTo instanceof HTMLElement && this.returnTo.isConnected ? this.returnTo : byId("map");
-      target.focus({ preventScroll: true });
+      this.returnFocus();
     }
   }
 
@@ -173,6 +174,13 @@ export class Panel {
     if (draft === this.draft) {
       this.showDraft(draft, draft.text === "");
     }
+  }
+
+  private returnFocus(): void {
+    const { element, place } = this.returnTo ?? {};
+    const entry = place === undefined ? null : document.querySelector(`#list [data-place="${place}"]`);
+    const target = [element, entry].find((candidate) => candidate instanceof HTMLElement && candidate.checkVisibility());
+    (target instanceof HTMLElement ? target : byId("map")).focus({ preventScroll: true });
   }
 
   private leaveDraft(): void {
