@@ -63,19 +63,19 @@ export class Address {
 
   private push(): void {
     this.entry = { id: Math.random(), below: this.entry.id };
-    history.pushState(this.entry, "", this.fragment());
+    history.pushState(this.entry, "", this.fragment(this.place));
   }
 
   private replace(): void {
-    const fragment = this.fragment();
+    const fragment = this.fragment(this.place);
     if (!this.isLeaving && (fragment !== location.hash || entryOf(history.state) === undefined)) {
       history.replaceState(this.entry, "", fragment);
     }
   }
 
-  private fragment(): string {
+  private fragment(place: Location | undefined): string {
     const { lat, lng } = this.map.getCenter();
-    return formatFragment({ zoom: this.map.getZoom(), latitude: lat, longitude: lng }, this.place);
+    return formatFragment({ zoom: this.map.getZoom(), latitude: lat, longitude: lng }, place);
   }
 
   /** Shows what the URL says after the user has edited it, or has gone back or forward. */
@@ -88,7 +88,7 @@ export class Address {
     this.entry = to;
     if (this.isLeaving) {
       this.isLeaving = false;
-      this.replaceAlways();
+      history.replaceState(this.entry, "", this.fragment(undefined));
       if (this.place) {
         this.push(); // It was opened meanwhile.
       }
@@ -101,11 +101,7 @@ export class Address {
       setView(this.map, view);
     }
     this.options.onPlace(this.place);
-    this.replaceAlways();
-  }
-
-  private replaceAlways(): void {
-    history.replaceState(this.entry, "", this.fragment());
+    history.replaceState(this.entry, "", this.fragment(this.place));
   }
 }
 

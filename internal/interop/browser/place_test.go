@@ -46,8 +46,15 @@ func TestURLHasPlace(t *testing.T) {
 	p.drag(x, y, x+50, y+50)
 	p.awaitStill()
 	moved := p.view()
+	unmoved := func() {
+		t.Helper()
+		if got := p.view(); got != moved {
+			t.Errorf("the map moved from %v to %v", moved, got)
+		}
+	}
 	p.script(`history.back()`)
 	p.awaitNoPlace()
+	unmoved()
 	p.script(`history.forward()`)
 	p.awaitPlace(atSea)
 	p.do(chromedp.Reload())
@@ -55,9 +62,7 @@ func TestURLHasPlace(t *testing.T) {
 	p.await(`document.querySelector('#log > li .text')?.textContent === 'at sea'`)
 	p.keys(kb.Escape)
 	p.awaitNoPlace()
-	if got := p.view(); got != moved {
-		t.Errorf("the map moved from %v to %v", moved, got)
-	}
+	unmoved()
 	// Closed and opened again, before the history has followed.
 	p.click(p.marker(harbour))
 	p.awaitPlace(harbour)
@@ -66,7 +71,7 @@ func TestURLHasPlace(t *testing.T) {
 	if got := entries(); got != before+1 {
 		t.Errorf("places that were opened and closed added %d entries to the history", got-before)
 	}
-	p.keys(kb.Escape)
+	p.script(`history.back()`)
 	p.awaitNoPlace()
 
 	link := evaluate[string](p, `location.href`) + fmt.Sprintf("&place=%v,%v", harbour.latitude, harbour.longitude)
