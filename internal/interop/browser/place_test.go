@@ -229,6 +229,9 @@ func TestLowWindows(t *testing.T) {
 			p.awaitPlace(harbour)
 			p.await(`document.querySelectorAll('#log > li').length > 0`)
 			p.await(`(({ top, bottom }) => top >= 0 && top < innerHeight)(document.querySelector('#place').getBoundingClientRect())`)
+			top := p.box("#place").Top
+			p.scroll("#place", 20)
+			p.await(`document.querySelector('#place').getBoundingClientRect().top < args[0]`, top)
 			for _, open := range []bool{false, true} {
 				p.script(`document.querySelector('#list').open = args[0]`, open)
 				if open {
