@@ -116,6 +116,23 @@ func TestDoubleClickOnlyZooms(t *testing.T) {
 	p.awaitFocus("#text")
 }
 
+// A double tap zooms, too, and opens no place.
+func TestDoubleTapOnlyZooms(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p := openTab(t, s.url()+"/"+newYork.hash(), phone)
+	p.awaitLive()
+	p.watch("#panel:not([hidden])")
+	x, y := p.pixel(place{40.2, -73.9})
+	p.do(chromedp.TapXY(x, y), chromedp.TapXY(x, y))
+	p.await(`location.hash.startsWith('#map=9/')`)
+	p.awaitStill()
+	p.await(`document.querySelector('.here') === null`)
+	if opened := evaluate[int](p, `window.watched['#panel:not([hidden])']`); opened != 0 {
+		t.Error("a double tap opened a place")
+	}
+}
+
 // The panel that was opened from the list of what is in view gives the focus back to the entry, although opening has moved the map. The list has the
 // features from the centre on.
 func TestListKeepsFocus(t *testing.T) {
