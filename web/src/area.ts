@@ -12,6 +12,9 @@ export interface Area {
   readonly east: number;
 }
 
+/** All of the Earth. */
+export const everywhere: Area = { south: -90, north: 90, west: -180, east: 180 };
+
 /** The longitudes of a Rectangle are int32. */
 const longitudeLimit = 214.7483647;
 

@@ -1,5 +1,6 @@
-// Texts that are not left yet, by location: a note that is on its way, or that could not be left, is not lost when another place is opened.
+// Texts that are not left yet, by location: a note that is on its way, or that could not be left, is not lost when another place is opened. Knows no page.
 import { ConnectError } from "@connectrpc/connect";
+import type { Wait } from "./backoff";
 import { wordsOf } from "./connection";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { leave, type LeaveNote, newId } from "./leave";
@@ -9,9 +10,11 @@ import { type Location, locationKey } from "./location";
 export interface Draft {
   readonly location: Location;
   text: string;
-  /** The id of the note for as long as it has this text: a second try after an error does not leave it twice. */
-  id: string;
+  /** What was sent last, and may have been left. The same text is sent again with the same id: the server keeps it once. */
+  sent: { readonly text: string; readonly id: string } | undefined;
   isLeaving: boolean;
+  /** An attempt has failed: it can be cancelled. */
+  isRetrying: boolean;
   /** How leaving goes on, in words. */
   status: string;
 }
@@ -22,61 +25,78 @@ export interface DraftsOptions {
   readonly onChange: (draft: Draft) => void;
   readonly onLeft: (note: Note, draft: Draft) => void;
   readonly onError: (error: ConnectError) => void;
+  readonly wait?: Wait;
 }
 
 export class Drafts {
   private readonly byKey = new Map<string, Draft>();
+  private readonly stops = new Map<Draft, AbortController>();
 
-  constructor(private readonly options: DraftsOptions) {
-    window.addEventListener("beforeunload", (event) => {
-      if ([...this.byKey.values()].some(({ text, isLeaving }) => text !== "" || isLeaving)) {
-        event.preventDefault();
-      }
-    });
+  constructor(private readonly options: DraftsOptions) {}
+
+  /** Whether there is a text that has not been left. */
+  get hasUnsaved(): boolean {
+    return [...this.byKey.values()].some(({ text, isLeaving }) => text !== "" || isLeaving);
   }
 
   at(location: Location): Draft {
     const key = locationKey(location);
     let draft = this.byKey.get(key);
     if (!draft) {
-      draft = { location, text: "", id: newId(), isLeaving: false, status: "" };
+      draft = { location, text: "", sent: undefined, isLeaving: false, isRetrying: false, status: "" };
       this.byKey.set(key, draft);
     }
     return draft;
   }
 
-  /** Another text is another note. */
   write(draft: Draft, text: string): void {
     if (text !== draft.text) {
       draft.text = text;
-      draft.id = newId();
       draft.status = "";
     }
   }
 
-  /** Leaves the note. The draft keeps its text until the server has the note. */
+  /** Leaves the note, unless it is blank. The draft keeps its text until the server has the note. */
   async leave(draft: Draft): Promise<void> {
-    if (draft.isLeaving) {
+    if (draft.isLeaving || isBlank(draft.text)) {
       return;
     }
+    if (draft.sent?.text !== draft.text) {
+      draft.sent = { text: draft.text, id: newId() }; // Another text is another note.
+    }
+    const stop = new AbortController();
+    this.stops.set(draft, stop);
     draft.isLeaving = true;
     this.change(draft, "Leaving the note…");
     try {
-      const note = await leave(this.options.call, { location: draft.location, text: draft.text, id: draft.id }, {
-        signal: new AbortController().signal, // Until it is left, or the page is closed.
-        onRetry: (error) => this.change(draft, `Not left yet (${wordsOf(error)}). Trying again…`),
+      const note = await leave(this.options.call, { location: draft.location, ...draft.sent }, {
+        signal: stop.signal,
+        ...(this.options.wait && { wait: this.options.wait }),
+        onRetry: (error) => {
+          draft.isRetrying = true;
+          this.change(draft, `Not left yet (${wordsOf(error)}). Trying again…`);
+        },
       });
-      draft.isLeaving = false;
+      this.end(draft);
       draft.text = "";
-      draft.id = newId();
+      draft.sent = undefined;
       this.change(draft, "The note was left.");
       this.options.onLeft(note, draft);
     } catch (reason) {
+      this.end(draft);
+      if (stop.signal.aborted) {
+        this.change(draft, "Cancelled. The note may have been left or not. If you leave the same text again, it is kept once at most.");
+        return;
+      }
       const error = ConnectError.from(reason);
-      draft.isLeaving = false;
       this.change(draft, `The note was not left: ${wordsOf(error)}`);
       this.options.onError(error);
     }
+  }
+
+  /** Stops leaving a note. It may have been left: the answer may be what was lost. */
+  cancel(draft: Draft): void {
+    this.stops.get(draft)?.abort();
   }
 
   /** Forgets a draft that is empty. */
@@ -86,8 +106,19 @@ export class Drafts {
     }
   }
 
+  private end(draft: Draft): void {
+    this.stops.delete(draft);
+    draft.isLeaving = false;
+    draft.isRetrying = false;
+  }
+
   private change(draft: Draft, status: string): void {
     draft.status = status;
     this.options.onChange(draft);
   }
+}
+
+/** Whether a text has nothing but white space. Such a note says nothing; others are left as they were typed. */
+export function isBlank(text: string): boolean {
+  return text.trim() === "";
 }

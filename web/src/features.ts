@@ -1,11 +1,11 @@
 // The features of the view, drawn on a canvas.
 import { type Client, ConnectError } from "@connectrpc/connect";
 import * as L from "leaflet";
-import { type Area, askable, covers, includes, padded, rectangleOf, sizeRatio } from "./area";
+import { type Area, askable, covers, everywhere, includes, padded, rectangleOf, sizeRatio } from "./area";
 import { Backoff, wait } from "./backoff";
 import { isFinal } from "./follow";
 import type { RouteGuide } from "./gen/routeguide/route_guide_pb";
-import { type Location, locationKey, nearestCopy } from "./location";
+import { type Location, locationKey, nearestCopy, nearestTo } from "./location";
 import { viewOf } from "./map";
 import { summary } from "./text";
 
@@ -21,17 +21,20 @@ export interface NamedPlace {
 }
 
 interface Drawn extends NamedPlace {
-  readonly circle: L.CircleMarker;
+  /** One in each copy of the world that is in view. */
+  circles: readonly L.CircleMarker[];
   /** The call of ListFeatures that it was last in. */
   listing: number;
 }
 
 export interface FeaturesOptions {
-  readonly onOpen: (location: Location) => void;
+  readonly onClick: (location: Location, event: MouseEvent) => void;
   /** Features came, or the view has others. */
   readonly onChange: () => void;
   /** All features of the first view are drawn. */
   readonly onDrawn: () => void;
+  /** The first view has no features. Returns whether the map will show another one, which is then the first. */
+  readonly onNone: () => boolean;
   readonly onError: (error: ConnectError) => void;
 }
 
@@ -42,6 +45,8 @@ export class Features {
   private readonly renderer = L.canvas({ padding: 0.25, tolerance: clickTolerance });
   private readonly layer = L.featureGroup();
   private listed: Area | undefined;
+  /** Copies of each feature on either side of the nearest one: the map may be wider than the world. */
+  private extraCopies = 0;
   private isComplete = true;
   private isFirst = true;
   private listing = 0;
@@ -56,10 +61,11 @@ export class Features {
     this.layer.on("click", (event: L.LeafletMouseEvent) => {
       const feature = this.byLayer.get(event.propagatedFrom as L.Layer);
       if (feature) {
-        this.options.onOpen(feature.location);
+        this.options.onClick(feature.location, event.originalEvent);
       }
     });
     this.layer.addTo(map);
+    this.extraCopies = this.wantedCopies();
     map.on("moveend", () => this.moved());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.layer.setStyle(circleStyle()));
   }
@@ -81,6 +87,32 @@ export class Features {
       }
     }
     return found;
+  }
+
+  /** The features in view that are nearest to the centre of the map, the nearest first. */
+  nearest(limit: number): NamedPlace[] {
+    const { lat, lng } = this.map.getCenter();
+    return nearestTo({ latitude: lat, longitude: lng }, this.within(viewOf(this.map), Infinity), limit);
+  }
+
+  /** The bounds of the server's features, or of some if there are very many; undefined if there are none. */
+  async extent(): Promise<L.LatLngBounds | undefined> {
+    const end = new AbortController();
+    const bounds = L.latLngBounds([]);
+    let count = 0;
+    for await (const { location } of this.client.listFeatures(rectangleOf(everywhere), { signal: end.signal })) {
+      bounds.extend([(location?.latitude ?? 0) / 1e7, (location?.longitude ?? 0) / 1e7]);
+      if (++count >= maxFeatures) {
+        end.abort();
+        break;
+      }
+    }
+    return bounds.isValid() ? bounds : undefined;
+  }
+
+  /** The names that a mouse shows: a finger leaves them behind. */
+  closeTooltip(): void {
+    this.layer.closeTooltip();
   }
 
   /** Lists the features of a view, unless they are listed. */
@@ -132,12 +164,12 @@ export class Features {
     this.isComplete = count < maxFeatures;
     for (const [key, feature] of this.byKey) {
       if (feature.listing !== listing) {
-        this.layer.removeLayer(feature.circle);
+        this.removeCircles(feature);
         this.byKey.delete(key);
       }
     }
     this.changed();
-    if (this.isFirst) {
+    if (this.isFirst && !(count === 0 && this.options.onNone())) {
       this.isFirst = false;
       requestAnimationFrame(() => setTimeout(this.options.onDrawn)); // After the frame that draws them.
     }
@@ -150,11 +182,35 @@ export class Features {
       known.listing = listing;
       return;
     }
-    const at = L.latLng(feature.location.latitude / 1e7, nearestCopy(feature.location.longitude / 1e7, this.map.getCenter().lng));
-    const circle = L.circleMarker(at, { renderer: this.renderer, bubblingMouseEvents: false, ...circleStyle() });
-    this.byKey.set(key, { ...feature, circle, listing });
-    this.byLayer.set(circle, feature);
-    this.layer.addLayer(circle);
+    const drawn: Drawn = { ...feature, circles: [], listing };
+    this.byKey.set(key, drawn);
+    this.addCircles(drawn);
+  }
+
+  private addCircles(feature: Drawn): void {
+    const style = { renderer: this.renderer, bubblingMouseEvents: false, ...circleStyle() };
+    feature.circles = this.positionsOf(feature).map((at) => {
+      const circle = L.circleMarker(at, style);
+      this.byLayer.set(circle, feature);
+      this.layer.addLayer(circle);
+      return circle;
+    });
+  }
+
+  private wantedCopies(): number {
+    const { west, east } = viewOf(this.map);
+    return Math.max(0, Math.ceil((east - west) / 720 - 0.5));
+  }
+
+  private removeCircles(feature: Drawn): void {
+    for (const circle of feature.circles) {
+      this.layer.removeLayer(circle);
+    }
+  }
+
+  private positionsOf({ location }: NamedPlace): L.LatLngExpression[] {
+    const nearest = nearestCopy(location.longitude / 1e7, this.map.getCenter().lng);
+    return Array.from({ length: 1 + 2 * this.extraCopies }, (_, i) => [location.latitude / 1e7, nearest + 360 * (i - this.extraCopies)]);
   }
 
   private tooltip(layer: L.Layer): HTMLElement {
@@ -164,14 +220,22 @@ export class Features {
     return element;
   }
 
-  /** Moves the features to the copy of the world that is in view. */
+  /** Moves the features to the copies of the world that are in view. */
   private moved(): void {
-    const meridian = this.map.getCenter().lng;
-    for (const { circle } of this.byKey.values()) {
-      const { lat, lng } = circle.getLatLng();
-      const nearest = nearestCopy(lng, meridian);
-      if (nearest !== lng) {
-        circle.setLatLng([lat, nearest]);
+    const extraCopies = this.wantedCopies();
+    if (extraCopies !== this.extraCopies) {
+      this.extraCopies = extraCopies;
+      for (const feature of this.byKey.values()) {
+        this.removeCircles(feature);
+        this.addCircles(feature);
+      }
+    }
+    for (const feature of this.byKey.values()) {
+      for (const [i, at] of this.positionsOf(feature).entries()) {
+        const circle = feature.circles[i];
+        if (circle && !circle.getLatLng().equals(at, 0)) {
+          circle.setLatLng(at);
+        }
       }
     }
     this.changed();

@@ -2,7 +2,7 @@
 import * as L from "leaflet";
 import type { Label } from "./basemap";
 import { FlatMarker, iconOf } from "./flatmarker";
-import { nearestCopy } from "./location";
+import { copiesWithin } from "./location";
 import { summary } from "./text";
 
 /** Names in view. */
@@ -58,18 +58,13 @@ export class Labels {
     this.layer.clearLayers();
     const zoom = this.map.getZoom();
     const bounds = this.map.getBounds();
-    const meridian = bounds.getCenter().lng;
     const degree = (256 * 2 ** zoom) / 360; // pixels of a degree of longitude
     const taken: { x: number; y: number; width: number }[] = [];
     /** Draws a name if it has room there. */
-    const put = (kind: keyof typeof zooms, name: string, latitude: number, longitude: number, room: number) => {
+    const putAt = (kind: keyof typeof zooms, name: string, at: L.LatLng, room: number) => {
       const width = name.length * characterWidth[kind];
       const [from, to] = zooms[kind];
       if (zoom < from || zoom > to || width > room || taken.length >= maxLabels) {
-        return;
-      }
-      const at = L.latLng(latitude, nearestCopy(longitude, meridian));
-      if (!bounds.contains(at)) {
         return;
       }
       const { x, y } = this.map.latLngToLayerPoint(at).add([0, kind === "feature" ? featureOffset : 0]);
@@ -82,6 +77,14 @@ export class Labels {
       text.dir = "auto";
       const icon = iconOf(`label ${kind}`, text);
       this.layer.addLayer(new FlatMarker(at, { icon, interactive: false, keyboard: false, pane: "labels" }));
+    };
+    /** Draws a name in each copy of the world that is in view. */
+    const put = (kind: keyof typeof zooms, name: string, latitude: number, longitude: number, room: number) => {
+      if (latitude >= bounds.getSouth() && latitude <= bounds.getNorth()) {
+        for (const copy of copiesWithin(longitude, bounds.getWest(), bounds.getEast())) {
+          putAt(kind, name, L.latLng(latitude, copy), room);
+        }
+      }
     };
     for (const { name, location } of this.features) {
       // The name of a place comes before that of its county, state and country.

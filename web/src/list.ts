@@ -1,5 +1,5 @@
 // What is in view, as a list: for the keyboard, and for screen readers.
-import { formatLocation, type Location } from "./location";
+import { formatLocation, type Location, locationKey } from "./location";
 import { byId } from "./page";
 import { summary } from "./text";
 
@@ -53,13 +53,14 @@ export class List {
       return; // The focus stays where it is.
     }
     list.dataset["shown"] = texts.join("\n");
-    const focused = [...list.children].findIndex((item) => item.contains(document.activeElement));
+    const active = document.activeElement;
+    const focused = active instanceof HTMLElement && list.contains(active) ? active.dataset["place"] : undefined;
     list.replaceChildren(...entries.map((entry) => this.item(entry)));
     if (entries.length === 0) {
       list.append(Object.assign(document.createElement("li"), { textContent: empty, className: "remark" }));
     }
-    if (focused >= 0) {
-      (list.children[Math.min(focused, list.children.length - 1)]?.firstElementChild as HTMLElement | null)?.focus();
+    if (focused !== undefined) {
+      (list.querySelector<HTMLElement>(`[data-place="${focused}"]`) ?? list.querySelector("button"))?.focus();
     }
   }
 
@@ -69,6 +70,7 @@ export class List {
     button.dir = "auto";
     button.textContent = summary(text, 80);
     button.title = formatLocation(location);
+    button.dataset["place"] = locationKey(location);
     button.addEventListener("click", () => this.options.onOpen(location));
     const item = document.createElement("li");
     item.append(button);

@@ -38,6 +38,15 @@ export function nearestCopy(longitude: number, meridian: number): number {
   return longitude + 360 * Math.round((meridian - longitude) / 360);
 }
 
+/** All copies of a longitude between two meridians, all in degrees. */
+export function copiesWithin(longitude: number, west: number, east: number): number[] {
+  const copies: number[] = [];
+  for (let copy = longitude + 360 * Math.ceil((west - longitude) / 360); copy <= east; copy += 360) {
+    copies.push(copy);
+  }
+  return copies;
+}
+
 /** The share of the width of the world map that is west of a longitude in degrees: 0 to 1 for -180 to 180. */
 export function mercatorX(longitude: number): number {
   return longitude / 360 + 0.5;
@@ -61,5 +70,20 @@ export function formatLocation(location: Location): string {
 }
 
 function formatDegrees(e7: number, positive: string, negative: string): string {
-  return `${Math.abs(e7) / 1e7}° ${e7 < 0 ? negative : positive}`;
+  return `${plainDegrees(Math.abs(e7))}° ${e7 < 0 ? negative : positive}`;
+}
+
+/** E7 degrees in degrees, with all digits and never with an exponent. */
+export function plainDegrees(e7: number): string {
+  return (e7 / 1e7).toFixed(7).replace(/\.?0+$/, "");
+}
+
+/** Those of the entries that are nearest to a location, the nearest first: for views, in which the Earth is flat. */
+export function nearestTo<T extends { readonly location: Location }>(centre: { readonly latitude: number; readonly longitude: number }, entries: readonly T[], limit: number): T[] {
+  const width = Math.cos((centre.latitude * Math.PI) / 180);
+  const distance = ({ location }: T) => {
+    const longitude = location.longitude / 1e7;
+    return Math.hypot(location.latitude / 1e7 - centre.latitude, (nearestCopy(longitude, centre.longitude) - centre.longitude) * width);
+  };
+  return entries.map((entry) => ({ entry, distance: distance(entry) })).sort((a, b) => a.distance - b.distance).slice(0, limit).map(({ entry }) => entry);
 }

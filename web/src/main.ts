@@ -3,8 +3,10 @@ import "leaflet/dist/leaflet.css";
 import "./style.css";
 import { Code, type ConnectError } from "@connectrpc/connect";
 import * as L from "leaflet";
+import { Address } from "./address";
 import { includes } from "./area";
 import { Announcer } from "./announcer";
+import { Clicks } from "./clicks";
 import { Connection, type State } from "./connection";
 import { Drafts } from "./drafts";
 import { Features } from "./features";
@@ -15,23 +17,33 @@ import { Inbox } from "./inbox";
 import { type Labels, maxLabels } from "./labels";
 import { List, listLength } from "./list";
 import { type Location, locationKey, nearestCopy } from "./location";
-import { addBasemap, createMap, onOpen, uncover, viewOf } from "./map";
+import { addBasemap, createMap, fit, onOpen, uncover, viewOf } from "./map";
 import { Markers } from "./markers";
 import { byId, metaContent } from "./page";
 import { Panel } from "./panel";
 import { Places, type Place } from "./places";
+import { parseView } from "./view";
 
 /** Milliseconds after which the rest of the page does not wait for features any more. */
 const patience = 400;
 
 const connection = new Connection(showState);
+/** Whether the map is where it is without anybody's choice. */
+let isDefaultView = parseView(location.hash) === undefined;
 const map = createMap(byId("map"));
 let labels: Labels | undefined;
 const places = new Places(map.getZoom());
 const announcer = new Announcer();
 
 const features = new Features(map, connection.guide, {
-  onOpen: (location) => panel.open(location, places.get(locationKey(location)) !== undefined),
+  onClick: (location, event) => clicks.click(location, event),
+  onNone: () => {
+    if (!isDefaultView) {
+      return false;
+    }
+    void showFeatures();
+    return true;
+  },
   onChange: () => {
     panel.featuresChanged();
     list.schedule();
@@ -63,14 +75,38 @@ const panel: Panel = new Panel({
   nameAt: (location) => features.nameAt(location),
   isFollowed: (location) => feed.followed !== undefined && includes(feed.followed, location),
   onOpen: (location) => {
-    here.setLatLng([location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng)]).addTo(map);
+    features.closeTooltip();
+    ring(location);
+    address.setPlace(location);
     uncover(map, location, byId("panel"));
   },
-  onClose: () => here.remove(),
+  onClose: () => {
+    here.remove();
+    address.setPlace(undefined);
+  },
   onError: askForToken,
 });
 
 const open = (location: Location) => panel.open(location, places.get(locationKey(location)) !== undefined);
+
+const clicks = new Clicks({
+  onWait: ring,
+  onClick: open,
+  onDouble: (opened) => {
+    if (opened) {
+      panel.close();
+    } else if (panel.location) {
+      ring(panel.location);
+    } else {
+      here.remove();
+    }
+  },
+});
+
+const address: Address = new Address(map, {
+  // The focus is on the heading: whoever follows a link reads first.
+  onPlace: (place) => (place ? panel.open(place, true) : panel.close()),
+});
 
 const markers = new Markers(map, places, {
   onPlace: (place) => panel.open(place.location, true),
@@ -78,7 +114,7 @@ const markers = new Markers(map, places, {
 });
 
 const list = new List({
-  features: () => features.within(viewOf(map), listLength).map(({ location, name }) => ({ location, text: name })),
+  features: () => features.nearest(listLength).map(({ location, name }) => ({ location, text: name })),
   notes: () => places.newestWithin(viewOf(map), listLength).map(({ location, newest }) => ({ location, text: newest.text })),
   onOpen: open,
 });
@@ -116,12 +152,13 @@ const feed = new Feed(connection, {
 
 let hasStarted = false;
 map.on("moveend", () => {
+  isDefaultView = false;
   features.show(viewOf(map));
   if (hasStarted) {
     feed.show(viewOf(map));
   }
 });
-onOpen(map, open);
+onOpen(map, (location, event) => clicks.click(location, event), open);
 byId("token").addEventListener("submit", (event) => {
   event.preventDefault();
   const field = byId("token-value", HTMLInputElement);
@@ -131,7 +168,13 @@ byId("token").addEventListener("submit", (event) => {
   features.show(viewOf(map));
   feed.restart();
 });
+window.addEventListener("beforeunload", (event) => {
+  if (drafts.hasUnsaved) {
+    event.preventDefault();
+  }
+});
 features.show(viewOf(map));
+address.start();
 // Outlines, and the notes of thousands of places, take more to draw than features: they come after them, unless those are late.
 setTimeout(start, patience);
 
@@ -139,9 +182,26 @@ function start(): void {
   if (!hasStarted) {
     hasStarted = true;
     feed.show(viewOf(map));
-    labels = addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") });
+    labels = addBasemap(map, { url: metaContent("map-tiles"), attribution: metaContent("map-attribution") }, showTilesProblem);
     labels?.setFeatures(features.within(viewOf(map), maxLabels));
   }
+}
+
+/** Marks a place on the map. */
+function ring(location: Location): void {
+  here.setLatLng([location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng)]).addTo(map);
+}
+
+/** Moves the map from where it begins by default to the features of a server that has others. */
+async function showFeatures(): Promise<void> {
+  const bounds = await features.extent().catch(() => undefined);
+  if (isDefaultView) {
+    fit(map, bounds);
+  }
+}
+
+function showTilesProblem(problem: string): void {
+  byId("tiles-problem").textContent = problem;
 }
 
 function applyNote(note: Note, live: boolean): void {

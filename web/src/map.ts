@@ -5,7 +5,7 @@ import { Basemap } from "./basemap";
 import { Labels } from "./labels";
 import { fromDegrees, type Location, mercatorLimit, nearestCopy } from "./location";
 import { escapeHTML } from "./text";
-import { formatView, parseView, pixelDigits } from "./view";
+import { parseView, pixelDigits, type View } from "./view";
 
 /** The features that the server has by default: places in New Jersey and around New York. */
 const defaultBounds: L.LatLngBoundsLiteral = [[40.0, -75.02], [41.2, -73.38]];
@@ -38,29 +38,50 @@ export function createMap(element: HTMLElement): L.Map {
   });
   const view = parseView(location.hash);
   if (view) {
-    map.setView([view.latitude, view.longitude], clampZoom(view.zoom), { animate: false });
+    setView(map, view);
   } else {
-    map.fitBounds(defaultBounds, { animate: false, ...visiblePadding(element), maxZoom: 10 });
+    fit(map, defaultBounds);
   }
   L.control.zoom({ position: "topright", zoomInTitle: "Zoom in", zoomOutTitle: "Zoom out" }).addTo(map);
-  syncURL(map);
   return map;
 }
 
-/** Adds the base map to a map: tiles of a server, or the outlines that come with the page, and then returns their labels. */
-export function addBasemap(map: L.Map, tiles: Tiles): Labels | undefined {
+/**
+ * Adds the base map to a map: tiles of a server, or the outlines that come with the page, and then returns their labels. OnTiles is told in
+ * words that tiles do not come, and by an empty text that they do.
+ */
+export function addBasemap(map: L.Map, tiles: Tiles, onTiles: (problem: string) => void): Labels | undefined {
   const attribution = L.control.attribution({ prefix: '<a href="https://leafletjs.com" target="_blank" rel="noopener noreferrer">Leaflet</a>' });
   attribution.addAttribution('<a href="LICENSES.txt">Licences</a>');
   attribution.addAttribution(tiles.url === "" ? "Natural Earth, US Census Bureau" : escapeHTML(tiles.attribution));
   attribution.addTo(map);
   if (tiles.url !== "") {
     // Tile servers want to know the site; the page itself sends no referrer.
-    L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1, referrerPolicy: "origin" }).addTo(map);
+    const layer = L.tileLayer(tiles.url, { maxZoom, keepBuffer: 1, referrerPolicy: "origin" });
+    let failed = 0;
+    layer.on("loading", () => {
+      failed = 0;
+    });
+    layer.on("tileerror", () => {
+      if (failed++ === 0) {
+        onTiles(`Tiles of ${hostOf(tiles.url)} cannot be loaded.`);
+      }
+    });
+    layer.on("load", () => {
+      if (failed === 0) {
+        onTiles("");
+      }
+    });
+    layer.addTo(map);
     return undefined;
   }
   const labels = new Labels(map);
   new Basemap((all) => labels.setAreas(all)).addTo(map);
   return labels;
+}
+
+function hostOf(template: string): string {
+  return URL.canParse(template, location.href) ? new URL(template, location.href).host : template;
 }
 
 function clampZoom(zoom: number): number {
@@ -72,21 +93,18 @@ function visiblePadding(element: HTMLElement): L.FitBoundsOptions {
   return element.clientWidth > 900 ? { paddingTopLeft: [380, 10], paddingBottomRight: [10, 30] } : { paddingTopLeft: [0, 80] };
 }
 
-/** Writes the view into the URL as the map moves, and follows the URL when the user changes it. */
-function syncURL(map: L.Map): void {
-  map.on("moveend", () => {
-    const { lat, lng } = map.getCenter();
-    const fragment = formatView({ zoom: map.getZoom(), latitude: lat, longitude: lng });
-    if (fragment !== location.hash) {
-      history.replaceState(history.state, "", fragment);
-    }
-  });
-  window.addEventListener("hashchange", () => {
-    const view = parseView(location.hash);
-    if (view) {
-      map.setView([view.latitude, view.longitude], clampZoom(view.zoom), { animate: false });
-    }
-  });
+/** Shows a view at once. */
+export function setView(map: L.Map, view: View): void {
+  map.setView([view.latitude, view.longitude], clampZoom(view.zoom), { animate: false });
+}
+
+/** Shows all of an area at once, or the world. */
+export function fit(map: L.Map, bounds: L.LatLngBoundsExpression | undefined): void {
+  if (bounds) {
+    map.fitBounds(bounds, { animate: false, ...visiblePadding(map.getContainer()), maxZoom: 10 });
+  } else {
+    map.setView([20, 0], minZoom, { animate: false });
+  }
 }
 
 /** Moves the map if a location that is opened is under the panel, which overlaps it. */
@@ -96,7 +114,7 @@ export function uncover(map: L.Map, location: Location, panel: HTMLElement): voi
   const isSheet = right - left > size.x / 2; // at the bottom of a small screen; otherwise at the left
   const at = L.latLng(location.latitude / 1e7, nearestCopy(location.longitude / 1e7, map.getCenter().lng));
   map.panInside(at, isSheet
-    ? { paddingTopLeft: [30, 130], paddingBottomRight: [30, Math.min(size.y - 150, size.y - top + 30)] }
+    ? { paddingTopLeft: [30, 130], paddingBottomRight: [30, Math.max(0, Math.min(size.y - 150, size.y - top + 30))] }
     : { paddingTopLeft: [Math.min(size.x / 2, right + 30), 30], paddingBottomRight: [60, 40] });
 }
 
@@ -112,9 +130,9 @@ export function locationAt(map: L.Map, point: L.LatLng): Location {
   return fromDegrees(Number(point.lat.toFixed(digits)), Number(point.lng.toFixed(digits)));
 }
 
-/** Calls open with the location of a click on the map, and of its centre for Enter on the focused map. */
-export function onOpen(map: L.Map, open: (location: Location) => void): void {
-  map.on("click", (event: L.LeafletMouseEvent) => open(locationAt(map, event.latlng)));
+/** Calls click with the location of a click on the map, and open with that of its centre for Enter on the focused map. */
+export function onOpen(map: L.Map, click: (location: Location, event: MouseEvent) => void, open: (location: Location) => void): void {
+  map.on("click", (event: L.LeafletMouseEvent) => click(locationAt(map, event.latlng), event.originalEvent));
   const element = map.getContainer();
   element.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target === element) {

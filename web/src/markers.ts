@@ -69,11 +69,11 @@ export class Markers {
     const max = bounds.max ?? L.point(0, 0);
     const kept = new Set<string>();
     const focused = document.activeElement;
-    let count = 0;
+    const cells = new Set<Cell>();
     let changed = false;
     for (const { cell, copy } of this.places.within(min.x / world, min.y / world, max.x / world, max.y / world)) {
       const key = `${cell.column},${cell.row},${copy},${this.map.getZoom()}`;
-      count += cell.places.size;
+      cells.add(cell);
       kept.add(key);
       changed = this.drawCell(key, cell, copy) || changed;
     }
@@ -89,7 +89,7 @@ export class Markers {
     if (focused instanceof HTMLElement && !focused.isConnected) {
       this.map.getContainer().focus({ preventScroll: true }); // A marker that has gone leaves its focus to the map.
     }
-    this.map.getContainer().dataset["locations"] = String(count);
+    this.map.getContainer().dataset["locations"] = String([...cells].reduce((sum, cell) => sum + cell.places.size, 0));
   }
 
   /** Returns whether anything changed. */
@@ -170,8 +170,7 @@ export class Markers {
     element.dataset["latitude"] = String(place.location.latitude);
     element.dataset["longitude"] = String(place.location.longitude);
     content.textContent = summary(place.newest.text, 80);
-    const more = place.heard > 1 ? `, the last of ${place.heard}` : "";
-    element.setAttribute("aria-label", `${summary(place.newest.text, 80)} – note at ${formatLocation(place.location)}${more}`);
+    element.setAttribute("aria-label", `${summary(place.newest.text, 80)} – note at ${formatLocation(place.location)}`);
   }
 
   /** Marks a place or a cluster for two seconds. */

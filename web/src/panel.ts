@@ -1,6 +1,6 @@
 // The panel of a place: its log, and the form that leaves a note there.
 import type { ConnectError } from "@connectrpc/connect";
-import type { Draft, Drafts } from "./drafts";
+import { type Draft, type Drafts, isBlank } from "./drafts";
 import type { FollowNotes } from "./follow";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
 import { formatLocation, type Location, locationKey } from "./location";
@@ -34,17 +34,25 @@ export class Panel {
   private readonly more = byId("more", HTMLButtonElement);
   private readonly text = byId("text", HTMLTextAreaElement);
   private readonly send = byId("send", HTMLButtonElement);
+  private readonly cancel = byId("cancel", HTMLButtonElement);
   private readonly leaving = byId("leaving");
   private log: Log | undefined;
   private draft: Draft | undefined;
   private isReading = false;
-  private returnTo: Element | null = null;
+  /** What had the focus before the panel, and the place that it stands for in a list, whose entries are replaced. */
+  private returnTo: { readonly element: Element; readonly place: string | undefined } | undefined;
 
   constructor(private readonly options: PanelOptions) {
     byId("close").addEventListener("click", () => this.close());
-    this.element.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") {
+    document.addEventListener("keydown", (event) => {
+      // The field of the token has an Escape of its own, as an input method has.
+      if (event.key === "Escape" && !this.element.hidden && !event.isComposing && !event.defaultPrevented && !byId("token").contains(document.activeElement)) {
         this.close();
+      }
+    });
+    this.cancel.addEventListener("click", () => {
+      if (this.draft) {
+        this.options.drafts.cancel(this.draft);
       }
     });
     this.more.addEventListener("click", () => this.log?.readMore());
@@ -79,8 +87,8 @@ export class Panel {
    */
   open(location: Location, hasNotes: boolean, among: readonly Place[] = []): void {
     const active = document.activeElement;
-    if (this.element.hidden) {
-      this.returnTo = active;
+    if (active instanceof HTMLElement && active !== document.body && !this.element.contains(active)) {
+      this.returnTo = { element: active, place: active.dataset["place"] };
     }
     this.leaveDraft();
     this.log?.close();
@@ -104,10 +112,11 @@ export class Panel {
     void log.read();
     this.showDraft(this.draft, true);
     this.options.onOpen(location);
-    if (hasNotes) {
-      this.heading.focus({ preventScroll: true });
-    } else {
-      this.text.focus({ preventScroll: true });
+    const target = hasNotes ? this.heading : this.text;
+    target.focus({ preventScroll: true });
+    if (target === document.activeElement) {
+      this.element.scrollIntoView({ block: "nearest" }); // In a low window, the card and the panel scroll together.
+      target.scrollIntoView({ block: "nearest" });
     }
   }
 
@@ -116,12 +125,11 @@ export class Panel {
     this.log?.close();
     this.log = undefined;
     this.draft = undefined;
-    const hadFocus = this.element.contains(document.activeElement);
+    const hadFocus = this.element.contains(document.activeElement) || document.activeElement === document.body;
     this.element.hidden = true;
     this.options.onClose();
     if (hadFocus) {
-      const target = this.returnTo instanceof HTMLElement && this.returnTo.isConnected ? this.returnTo : byId("map");
-      target.focus({ preventScroll: true });
+      this.returnFocus();
     }
   }
 
@@ -168,6 +176,13 @@ export class Panel {
     }
   }
 
+  private returnFocus(): void {
+    const { element, place } = this.returnTo ?? {};
+    const entry = place === undefined ? null : document.querySelector(`#list [data-place="${place}"]`);
+    const target = [element, entry].find((candidate) => candidate instanceof HTMLElement && candidate.checkVisibility());
+    (target instanceof HTMLElement ? target : byId("map")).focus({ preventScroll: true });
+  }
+
   private leaveDraft(): void {
     if (this.draft) {
       this.options.drafts.forget(this.draft);
@@ -212,8 +227,14 @@ export class Panel {
     if (withText) {
       this.text.value = draft.text;
     }
+    this.text.setCustomValidity(draft.text !== "" && isBlank(draft.text) ? "The note has no text yet." : "");
     this.text.readOnly = draft.isLeaving;
-    this.send.disabled = draft.isLeaving;
+    this.send.setAttribute("aria-disabled", String(draft.isLeaving)); // A disabled button would lose the focus.
+    const hadFocus = this.cancel === document.activeElement;
+    this.cancel.hidden = !draft.isRetrying;
+    if (hadFocus && this.cancel.hidden) {
+      this.text.focus({ preventScroll: true });
+    }
     this.leaving.textContent = draft.status;
   }
 }

@@ -14,8 +14,6 @@ export interface Place {
   readonly x: number;
   readonly y: number;
   newest: Note;
-  /** Notes that the page has heard: all that came while it followed, and one from before. */
-  heard: number;
   /** When a note last came as it was left, in milliseconds of performance.now(); 0 if none did. */
   arrived: number;
   /** The snapshot that the place was last seen in. */
@@ -127,7 +125,6 @@ export class Places {
         return undefined;
       }
       known.newest = note;
-      known.heard++;
       known.arrived = arrived || known.arrived;
       const cell = this.cells.get(this.cellKey(known));
       if (cell) {
@@ -141,7 +138,6 @@ export class Places {
       x: mercatorX(location.longitude / 1e7),
       y: mercatorY(location.latitude / 1e7),
       newest: note,
-      heard: 1,
       arrived,
       snapshot: this.snapshot,
     };
@@ -152,17 +148,19 @@ export class Places {
 
   /**
    * The cells that touch a part of the map, given by shares of its width and height. Shares of the width may be beyond 0 and 1, where the
-   * map shows further copies of the world; copy is the number of the copy.
+   * map shows further copies of the world: then a cell comes once for each copy that is in the part, with the number of the copy.
    */
   *within(west: number, north: number, east: number, south: number): Generator<{ cell: Cell; copy: number }> {
     const first = Math.floor(west * this.side);
-    const last = Math.min(Math.floor(east * this.side), first + this.side - 1); // No cell twice.
+    const last = Math.floor(east * this.side);
     const top = Math.max(0, Math.floor(north * this.side));
     const bottom = Math.min(this.side - 1, Math.floor(south * this.side));
     if ((last - first + 1) * (bottom - top + 1) > 4 * this.cells.size) {
       for (const cell of this.cells.values()) {
-        const copy = Math.ceil((first - cell.column) / this.side);
-        if (cell.row >= top && cell.row <= bottom && cell.column + copy * this.side <= last) {
+        if (cell.row < top || cell.row > bottom) {
+          continue;
+        }
+        for (let copy = Math.ceil((first - cell.column) / this.side); cell.column + copy * this.side <= last; copy++) {
           yield { cell, copy };
         }
       }

@@ -1,5 +1,5 @@
-// The place and zoom of the map, in the fragment of the URL: #map=ZOOM/LAT/LNG.
-import { mercatorLimit, wrapLongitude } from "./location";
+// What the fragment of the URL says: the centre and zoom of the map, and the place that is open: #map=ZOOM/LAT/LNG&place=LAT,LNG.
+import { fromDegrees, type Location, locationKey, mercatorLimit, plainDegrees, wrapLongitude } from "./location";
 
 export interface View {
   readonly zoom: number;
@@ -7,15 +7,18 @@ export interface View {
   readonly longitude: number;
 }
 
-/** The view of a fragment, or undefined if it has none. */
+/** The zoom level of a place without a view. */
+const placeZoom = 14;
+
+/** The view of a fragment: around its place if it has no other one, and undefined if it has neither. */
 export function parseView(fragment: string): View | undefined {
-  const value = new URLSearchParams(fragment.replace(/^#/, "")).get("map");
-  const parts = value?.split("/") ?? [];
-  const [zoom, latitude, longitude] = parts.map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
-  if (parts.length !== 3 || zoom === undefined || latitude === undefined || longitude === undefined) {
-    return undefined;
+  const value = parameter(fragment, "map");
+  if (value === null) {
+    const place = parsePlace(fragment);
+    return place && { zoom: placeZoom, latitude: place.latitude / 1e7, longitude: place.longitude / 1e7 };
   }
-  if (!Number.isFinite(zoom) || !Number.isFinite(longitude) || !(Math.abs(latitude) <= 90)) {
+  const [zoom, latitude, longitude] = numbers(value, "/", 3);
+  if (zoom === undefined || latitude === undefined || longitude === undefined || Math.abs(latitude) > 90) {
     return undefined;
   }
   return {
@@ -25,13 +28,38 @@ export function parseView(fragment: string): View | undefined {
   };
 }
 
-/** The fragment of a view, with as many digits as a pixel has. */
-export function formatView(view: View): string {
+/** The place of a fragment, or undefined if it has none. */
+export function parsePlace(fragment: string): Location | undefined {
+  const [latitude, longitude] = numbers(parameter(fragment, "place") ?? "", ",", 2);
+  if (latitude === undefined || longitude === undefined || Math.abs(latitude) > 90) {
+    return undefined;
+  }
+  return fromDegrees(latitude, longitude);
+}
+
+/** The fragment of a view, with as many digits as a pixel has, and of the open place, with all of its digits. */
+export function formatFragment(view: View, place: Location | undefined): string {
   const digits = pixelDigits(view.zoom);
-  return `#map=${view.zoom}/${view.latitude.toFixed(digits)}/${wrapLongitude(view.longitude).toFixed(digits)}`;
+  const map = `#map=${view.zoom}/${view.latitude.toFixed(digits)}/${wrapLongitude(view.longitude).toFixed(digits)}`;
+  return place ? `${map}&place=${plainDegrees(place.latitude)},${plainDegrees(place.longitude)}` : map;
 }
 
 /** The digits of degrees, after the point, that say where a pixel of the map is. */
 export function pixelDigits(zoom: number): number {
   return Math.min(7, Math.max(2, Math.ceil(Math.log10((256 * 2 ** zoom) / 360)) + 1));
+}
+
+/** Whether two places are the same, or neither is one. */
+export function isSamePlace(a: Location | undefined, b: Location | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : locationKey(a) === locationKey(b);
+}
+
+function parameter(fragment: string, name: string): string | null {
+  return new URLSearchParams(fragment.replace(/^#/, "")).get(name);
+}
+
+/** The numbers of a text, or none unless there are as many as wanted. */
+function numbers(text: string, separator: string, wanted: number): number[] {
+  const found = text.split(separator).map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
+  return found.length === wanted && found.every(Number.isFinite) ? found : [];
 }

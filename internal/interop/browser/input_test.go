@@ -47,6 +47,16 @@ func (p *tab) drag(fromX, fromY, toX, toY float64) {
 	p.do(actions...)
 }
 
+// scroll scrolls down over an element, by pixels, with the wheel or with a finger.
+func (p *tab) scroll(selector string, down float64) {
+	p.t.Helper()
+	x, y := p.box(selector).center()
+	p.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, input.SynthesizeScrollGesture, input.SynthesizeScrollGestureParams{X: x, Y: y, YDistance: -down})
+		return err
+	}))
+}
+
 // hover moves the mouse away from a point of the map, until there is no tooltip, and back to it, until there is one.
 func (p *tab) hover(x, y float64) {
 	p.t.Helper()

@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type Draft, Drafts } from "../src/drafts";
+import { type LeaveNoteRequest, LeaveNoteResponseSchema } from "../src/gen/routeguide/v1/note_service_pb";
+import { note, noWait, serve } from "./service";
+
+/** Drafts for a server that fails with these codes first, and a draft; OnChange sees each of its changes. */
+function run(codes: Code[], onChange: (draft: Draft, drafts: Drafts) => void = () => {}) {
+  const requests: LeaveNoteRequest[] = [];
+  const client = serve({
+    leaveNote(request) {
+      requests.push(request);
+      const code = codes[requests.length - 1];
+      if (code !== undefined) {
+        throw new ConnectError("scripted", code);
+      }
+      return create(LeaveNoteResponseSchema, { note: note(7) });
+    },
+  });
+  const drafts: Drafts = new Drafts({
+    call: (request, options) => client.leaveNote(request, options),
+    onChange: (changed) => onChange(changed, drafts),
+    onLeft: () => {},
+    onError: () => {},
+    wait: noWait,
+  });
+  return { requests, drafts, draft: drafts.at({ latitude: 1, longitude: 2 }) };
+}
+
+/** Cancels once it is possible. */
+function cancelRetry(draft: Draft, drafts: Drafts): void {
+  if (draft.isRetrying) {
+    drafts.cancel(draft);
+  }
+}
+
+test("Drafts.cancel frees the text, which has the same id if it is left again", async () => {
+  const { requests, drafts, draft } = run([Code.ResourceExhausted], cancelRetry);
+  drafts.write(draft, "hello");
+  await drafts.leave(draft);
+  assert.deepEqual([draft.isLeaving, draft.isRetrying, draft.text, requests.length], [false, false, "hello", 1]);
+  assert.match(draft.status, /may have been left/);
+  drafts.write(draft, "hello!");
+  drafts.write(draft, "hello");
+  await drafts.leave(draft);
+  assert.deepEqual(requests.map(({ text }) => text), ["hello", "hello"]);
+  assert.equal(requests[0]?.id, requests[1]?.id);
+  assert.equal(draft.text, "");
+});
+
+test("another text than the cancelled one is another note", async () => {
+  const { requests, drafts, draft } = run([Code.ResourceExhausted], cancelRetry);
+  drafts.write(draft, "far too long");
+  await drafts.leave(draft);
+  drafts.write(draft, "short");
+  await drafts.leave(draft);
+  assert.deepEqual(requests.map(({ text }) => text), ["far too long", "short"]);
+  assert.notEqual(requests[0]?.id, requests[1]?.id);
+});
+
+test("the same text is another note once it has been left", async () => {
+  const { requests, drafts, draft } = run([]);
+  for (let i = 0; i < 2; i++) {
+    drafts.write(draft, "again");
+    await drafts.leave(draft);
+  }
+  assert.equal(requests.length, 2);
+  assert.notEqual(requests[0]?.id, requests[1]?.id);
+});
+
+test("a draft can be cancelled only between its first failure and its end", async () => {
+  const states: boolean[] = [];
+  const { drafts, draft } = run([Code.Unavailable, Code.ResourceExhausted], ({ isRetrying }) => states.push(isRetrying));
+  drafts.write(draft, "hello");
+  await drafts.leave(draft);
+  assert.deepEqual(states, [false, true, true, false]);
+});
+
+test("blank notes are not left, and others as they were typed", async () => {
+  const { requests, drafts, draft } = run([]);
+  for (const text of ["", " ", "\n\t \u00a0\u3000"]) {
+    drafts.write(draft, text);
+    await drafts.leave(draft);
+  }
+  assert.equal(requests.length, 0);
+  drafts.write(draft, "  indented\n");
+  await drafts.leave(draft);
+  assert.equal(requests[0]?.text, "  indented\n");
+});
+
+test("Drafts.hasUnsaved is about texts that have not been left", async () => {
+  const { drafts, draft } = run([]);
+  assert.equal(drafts.hasUnsaved, false);
+  drafts.write(draft, "hello");
+  assert.equal(drafts.hasUnsaved, true);
+  await drafts.leave(draft);
+  assert.equal(drafts.hasUnsaved, false);
+});
