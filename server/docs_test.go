@@ -154,7 +154,7 @@ func TestDocumentedTargetsTestsAndLinksExist(t *testing.T) {
 			}
 		}
 		for _, match := range regexp.MustCompile("(?:cd (\\S+) && )?go test [^`]*-run\\s+(\\S+)[^`]*?(\\./[a-z0-9/]+)").FindAllStringSubmatch(text, -1) {
-			pattern, folder := regexp.MustCompile(`func \w*`+match[2]), filepath.Join("..", match[1], match[3])
+			pattern, folder := regexp.MustCompile(`func \w*(?:`+strings.Trim(match[2], "'")+`)`), filepath.Join("..", match[1], match[3])
 			files, _ := filepath.Glob(filepath.Join(folder, "*_test.go"))
 			if !slices.ContainsFunc(files, func(file string) bool {
 				source, err := os.ReadFile(file)
