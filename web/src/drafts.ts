@@ -10,8 +10,8 @@ import { type Location, locationKey } from "./location";
 export interface Draft {
   readonly location: Location;
   text: string;
-  /** What was sent last, and may have been left. The same text is sent again with the same id: the server keeps it once. */
-  sent: { readonly text: string; readonly id: string } | undefined;
+  /** The ids of texts that were sent, and may have been left. The same text is sent again with the same id: the server keeps it once. */
+  readonly sent: Map<string, string>;
   isLeaving: boolean;
   /** An attempt has failed: it can be cancelled. */
   isRetrying: boolean;
@@ -34,16 +34,16 @@ export class Drafts {
 
   constructor(private readonly options: DraftsOptions) {}
 
-  /** Whether there is a text that has not been left. */
-  get hasUnsaved(): boolean {
-    return [...this.byKey.values()].some(({ text, isLeaving }) => text !== "" || isLeaving);
+  /** The drafts whose texts have not been left. */
+  get unsaved(): Draft[] {
+    return [...this.byKey.values()].filter(({ text, isLeaving }) => text !== "" || isLeaving);
   }
 
   at(location: Location): Draft {
     const key = locationKey(location);
     let draft = this.byKey.get(key);
     if (!draft) {
-      draft = { location, text: "", sent: undefined, isLeaving: false, isRetrying: false, status: "" };
+      draft = { location, text: "", sent: new Map(), isLeaving: false, isRetrying: false, status: "" };
       this.byKey.set(key, draft);
     }
     return draft;
@@ -61,15 +61,15 @@ export class Drafts {
     if (draft.isLeaving || isBlank(draft.text)) {
       return;
     }
-    if (draft.sent?.text !== draft.text) {
-      draft.sent = { text: draft.text, id: newId() }; // Another text is another note.
-    }
+    const { location, text } = draft;
+    const id = draft.sent.get(text) ?? newId(); // Another text is another note.
+    draft.sent.set(text, id);
     const stop = new AbortController();
     this.stops.set(draft, stop);
     draft.isLeaving = true;
     this.change(draft, "Leaving the note…");
     try {
-      const note = await leave(this.options.call, { location: draft.location, ...draft.sent }, {
+      const note = await leave(this.options.call, { location, text, id }, {
         signal: stop.signal,
         ...(this.options.wait && { wait: this.options.wait }),
         onRetry: (error) => {
@@ -79,7 +79,7 @@ export class Drafts {
       });
       this.end(draft);
       draft.text = "";
-      draft.sent = undefined;
+      draft.sent.delete(text);
       this.change(draft, "The note was left.");
       this.options.onLeft(note, draft);
     } catch (reason) {
@@ -99,9 +99,9 @@ export class Drafts {
     this.stops.get(draft)?.abort();
   }
 
-  /** Forgets a draft that is empty. */
+  /** Forgets a draft that is empty, and of which nothing may have been left. */
   forget(draft: Draft): void {
-    if (draft.text === "" && !draft.isLeaving) {
+    if (draft.text === "" && !draft.isLeaving && draft.sent.size === 0) {
       this.byKey.delete(locationKey(draft.location));
     }
   }

@@ -59,16 +59,19 @@ export class Feed {
       return;
     }
     this.timer = setTimeout(() => {
-      const failed = this.connection.state === "too-many" || this.connection.state === "failed";
-      if (failed || !this.area || !covers(this.area, view) || sizeRatio(this.area, view) > maxRatio) {
+      if (this.isRefused || !this.area || !covers(this.area, view) || sizeRatio(this.area, view) > maxRatio) {
         this.start(view);
       }
     }, debounceTime);
   }
 
-  /** The area whose notes are heard. */
+  /** The area whose notes are heard; undefined if the server has refused it. */
   get followed(): Area | undefined {
-    return this.area;
+    return this.isRefused ? undefined : this.area;
+  }
+
+  private get isRefused(): boolean {
+    return this.connection.state === "too-many" || this.connection.state === "failed";
   }
 
   /** Follows anew, after an error that no repetition mends. */
@@ -128,7 +131,8 @@ export class Feed {
           inSnapshot = false;
           isCurrent = true;
         }
-        if (isCurrent && this.connection.state !== "live") {
+        // While another call waits for a token, this stream, which was allowed before, does not take the form away.
+        if (isCurrent && this.connection.state !== "live" && this.connection.state !== "unauthenticated") {
           this.connection.set("live");
         }
       }
@@ -150,7 +154,12 @@ export class Feed {
     await wait(milliseconds, AbortSignal.any([signal, this.wake.signal]));
   }
 
+  /** Does not wait any longer; what was refused may be allowed now. */
   private hurry(): void {
+    if (this.isRefused) {
+      this.restart();
+      return;
+    }
     this.wake.abort();
     this.wake = new AbortController();
   }

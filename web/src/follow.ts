@@ -13,7 +13,15 @@ const finalCodes: readonly Code[] = [Code.InvalidArgument, Code.Unauthenticated,
 
 /** Whether no repetition of a call that reads mends an error. */
 export function isFinal(error: ConnectError): boolean {
-  return finalCodes.includes(error.code) || isTooManyLocations(error);
+  return (finalCodes.includes(error.code) && !isOfTransport(error)) || isTooManyLocations(error);
+}
+
+/**
+ * Whether the client made up an error, of a stream that was cut or of the status of a proxy that knows no RPC, which may be another one
+ * later. But status 401 asks for a token, whoever sends it.
+ */
+function isOfTransport(error: ConnectError): boolean {
+  return error.code !== Code.Unauthenticated && /^(protocol error: .*|HTTP \d{3})$/s.test(error.rawMessage);
 }
 
 /** Whether the snapshot of a rectangle was refused for its size: a google.rpc.ErrorInfo says so. */

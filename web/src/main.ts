@@ -62,7 +62,10 @@ const features = new Features(map, connection.guide, {
 
 const drafts: Drafts = new Drafts({
   call: (note, options) => connection.notes.leaveNote(note, options),
-  onChange: (draft) => panel.draftChanged(draft),
+  onChange: (draft) => {
+    panel.draftChanged(draft);
+    showUnsaved();
+  },
   onLeft: (note) => panel.hear(note, true),
   onError: askForToken,
 });
@@ -79,9 +82,11 @@ const panel: Panel = new Panel({
     ring(location);
     address.setPlace(location);
     uncover(map, location, byId("panel"));
+    showUnsaved();
   },
   onClose: () => {
     here.remove();
+    showUnsaved();
     address.setPlace(undefined);
   },
   onError: askForToken,
@@ -131,7 +136,10 @@ const feed = new Feed(connection, {
     markers.schedule();
     panel.followedChanged();
   },
-  onReset: () => panel.reset(),
+  onReset: () => {
+    inbox.flush(); // What waits there is from before, too.
+    panel.reset();
+  },
   onSnapshot: () => {
     inbox.flush();
     places.beginSnapshot();
@@ -169,7 +177,7 @@ byId("token").addEventListener("submit", (event) => {
   feed.restart();
 });
 window.addEventListener("beforeunload", (event) => {
-  if (drafts.hasUnsaved) {
+  if (drafts.unsaved.length > 0) {
     event.preventDefault();
   }
 });
@@ -211,6 +219,17 @@ function applyNote(note: Note, live: boolean): void {
   panel.hear(note, live);
 }
 
+/** Says which notes wait at places that are not open: nobody would see there whether they were left. */
+function showUnsaved(): void {
+  const waiting = drafts.unsaved.filter(({ location }) => !panel.location || locationKey(location) !== locationKey(panel.location));
+  const button = byId("unsaved", HTMLButtonElement);
+  const [first] = waiting;
+  button.hidden = first === undefined;
+  const status = first?.status || "A text is not left yet.";
+  button.textContent = waiting.length > 1 ? `${waiting.length} texts are not left yet. ${status}` : status;
+  button.onclick = () => first && open(first.location);
+}
+
 /** The page's stream, which was allowed with a token, may still be open when another call is not. */
 function askForToken(error: ConnectError): void {
   if (error.code === Code.Unauthenticated) {
@@ -228,6 +247,7 @@ function showState(state: State, reason: string): void {
     failed: `The server does not allow this: ${reason}`,
   };
   document.documentElement.dataset["connection"] = state;
+  panel.followedChanged();
   byId("status").textContent = words[state];
   const token = byId("token", HTMLFormElement);
   const wasHidden = token.hidden;

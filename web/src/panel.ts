@@ -217,7 +217,7 @@ export class Panel {
         remarks.push("No notes here yet.");
       }
       if (!this.options.isFollowed(this.log.location)) {
-        remarks.push("This place is outside of the map's view: new notes are not shown.");
+        remarks.push("New notes at this place are not shown: the page does not follow it.");
       }
     }
     this.state.textContent = remarks.filter((remark) => remark !== "").join(" ");

@@ -229,6 +229,6 @@ function isSame(a: Note, b: Note): boolean {
 }
 
 /** The time of the newest note of a place, in seconds since 1970. */
-export function newestTime(place: Place): number {
-  return Number(place.newest.leaveTime?.seconds ?? 0n);
+export function newestTime({ newest }: Place): number {
+  return Number(newest.leaveTime?.seconds ?? 0n) + (newest.leaveTime?.nanos ?? 0) / 1e9;
 }

@@ -60,6 +60,27 @@ test("another text than the cancelled one is another note", async () => {
   assert.notEqual(requests[0]?.id, requests[1]?.id);
 });
 
+test("a cancelled text keeps its id while others are left, and when the place is opened again", async () => {
+  let cancels = 2;
+  const { requests, drafts, draft } = run([Code.Unavailable, Code.Unavailable], (changed) => {
+    if (changed.isRetrying && cancels-- > 0) {
+      drafts.cancel(changed);
+    }
+  });
+  for (const text of ["A", "B", "A", ""]) {
+    drafts.write(draft, text);
+    await drafts.leave(draft);
+  }
+  drafts.forget(draft);
+  const again = drafts.at(draft.location);
+  drafts.write(again, "B");
+  await drafts.leave(again);
+  assert.deepEqual(requests.map(({ text }) => text), ["A", "B", "A", "B"]);
+  assert.equal(requests[2]?.id, requests[0]?.id);
+  assert.equal(requests[3]?.id, requests[1]?.id);
+  assert.notEqual(requests[0]?.id, requests[1]?.id);
+});
+
 test("the same text is another note once it has been left", async () => {
   const { requests, drafts, draft } = run([]);
   for (let i = 0; i < 2; i++) {
@@ -90,11 +111,11 @@ test("blank notes are not left, and others as they were typed", async () => {
   assert.equal(requests[0]?.text, "  indented\n");
 });
 
-test("Drafts.hasUnsaved is about texts that have not been left", async () => {
+test("Drafts.unsaved is about texts that have not been left", async () => {
   const { drafts, draft } = run([]);
-  assert.equal(drafts.hasUnsaved, false);
+  assert.deepEqual(drafts.unsaved, []);
   drafts.write(draft, "hello");
-  assert.equal(drafts.hasUnsaved, true);
+  assert.deepEqual(drafts.unsaved, [draft]);
   await drafts.leave(draft);
-  assert.equal(drafts.hasUnsaved, false);
+  assert.deepEqual(drafts.unsaved, []);
 });

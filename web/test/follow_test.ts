@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Filter, follow, isTooManyLocations, type FollowEvent, type FollowNotes, type FollowOptions } from "../src/follow";
+import { type Filter, follow, isFinal, isTooManyLocations, type FollowEvent, type FollowNotes, type FollowOptions } from "../src/follow";
 import type { FollowNotesRequest } from "../src/gen/routeguide/v1/note_service_pb";
 import { aborted, note, noWait, type Response, serve } from "./service";
 
@@ -116,6 +116,14 @@ for (const code of [Code.InvalidArgument, Code.Unauthenticated, Code.PermissionD
 const errorInfo = (reason: string) => ({
   type: "google.rpc.ErrorInfo",
   value: new Uint8Array([10, reason.length, ...new TextEncoder().encode(reason), 18, 1, 65]),
+});
+
+test("follow calls again after errors that the client made up, and not after the server's own", () => {
+  for (const [message, code] of [["protocol error: incomplete envelope", Code.InvalidArgument], ["HTTP 404", Code.Unimplemented], ["HTTP 403", Code.PermissionDenied]] as const) {
+    assert.equal(isFinal(new ConnectError(message, code)), false, message);
+    assert.equal(isFinal(new ConnectError("cursor: not one of this server", code)), true);
+  }
+  assert.equal(isFinal(new ConnectError("HTTP 401", Code.Unauthenticated)), true);
 });
 
 test("follow ends with a rectangle of too many locations, and calls again after other RESOURCE_EXHAUSTED", async () => {

@@ -81,3 +81,36 @@ func TestBlankNote(t *testing.T) {
 		t.Errorf("the notes are %v", notes)
 	}
 }
+
+// A note that fails while its place is closed is not forgotten: the card says so, and opens the place.
+func TestUnsavedNoteOfClosedPlace(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "--max-text", "20")
+	p := openTab(t, s.url()+"/"+newYork.hash())
+	p.allowLostConnections()
+	p.allow(`^response: .*LeaveNote: status 400`)
+	p.allow(`^log: network: .* status of 400`)
+	p.awaitLive()
+	s.kill()
+	p.awaitConnection("reconnecting")
+	p.clickAt(atSea)
+	p.awaitFocus("#text")
+	p.keys("longer than the server allows")
+	p.click("#send")
+	p.await(`document.querySelector('#cancel').checkVisibility()`)
+	p.awaitHidden("#unsaved")
+	p.click("#close")
+	p.await(`document.querySelector('#unsaved').checkVisibility() && /Trying again/.test(document.querySelector('#unsaved').textContent)`)
+	s.restart()
+	p.awaitLive()
+	p.await(`/not left: .*20/.test(document.querySelector('#unsaved').textContent)`)
+	p.picture()
+	p.click("#unsaved")
+	p.awaitHidden("#unsaved")
+	p.await(`document.querySelector('#text').value === 'longer than the server allows'`)
+	p.script(`document.querySelector('#text').select()`)
+	p.click("#text")
+	p.script(`document.querySelector('#text').select()`)
+	p.write("short enough")
+	checkPlace(t, s, p, "short enough", atSea)
+}

@@ -5,7 +5,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"example.com/routeguide/client/routechat"
+	"example.com/routeguide/gen/routeguide"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -71,4 +74,70 @@ func TestTokens(t *testing.T) {
 	unauthenticated(other)
 	other.awaitConnection("unauthenticated")
 	other.await(`document.querySelector('#token').checkVisibility()`)
+}
+
+// A token that the server drops ends the calls of the page, but not its stream: the form for another token stays while notes of others come.
+func TestDroppedToken(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tokens")
+	writeTokens := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const other = "another-token-of-the-server"
+	writeTokens(token + "\n")
+	s := startServer(t, "--tokens", file, "--insecure")
+	p := openTab(t, s.url()+"/"+newYork.hash())
+	p.allow(`^response: .*(FollowNotes|ListFeatures|LeaveNote): status 401`)
+	p.allow(`^log: network: .* status of 401`)
+	p.awaitConnection("unauthenticated")
+	calls := len(p.requested(followNotes))
+	p.keys("“" + token + "”") // No header can have these quotation marks.
+	p.keys(kb.Enter)
+	p.await(`document.querySelector('#token').checkVisibility() && !document.querySelector('#token').checkValidity()`)
+	if len(p.requested(followNotes)) > calls {
+		t.Error("the page has tried a token that no header can have")
+	}
+	evaluate[chromedp.Void](p, `document.querySelector('#token-value').select()`)
+	p.keys(token)
+	p.keys(kb.Enter)
+	p.awaitLive()
+
+	writeTokens(other + "\n")
+	config := routechat.Config{Token: other}
+	client, err := config.New(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	leave := func(at place, text string) error {
+		_, err := client.Leave(t.Context(), &routeguide.RouteNote{Location: at.point(), Message: text})
+		return err
+	}
+	// The server looks at the file once a second at most.
+	for deadline := time.Now().Add(patience); leave(harbour, "with the other token") != nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("the server does not take the other token")
+		}
+	}
+	p.await(`document.querySelector('#map').dataset.locations === '1'`)
+	p.clickAt(atSea)
+	p.awaitFocus("#text")
+	p.keys("with the first token")
+	p.click("#send")
+	p.await(`document.querySelector('#token').checkVisibility()`)
+	if err := leave(place{40.9, -74.7}, "while the form is open"); err != nil {
+		t.Fatal(err)
+	}
+	p.await(`document.querySelector('#map').dataset.locations === '2'`)
+	p.await(`document.querySelector('#token').checkVisibility()`)
+	p.click("#token-value")
+	p.keys(other)
+	p.keys(kb.Enter)
+	p.awaitLive()
+	p.awaitHidden("#token")
+	p.click("#send")
+	p.awaitLeft("with the first token")
 }
