@@ -252,7 +252,8 @@ function showState(state: State, reason: string): void {
   const token = byId("token", HTMLFormElement);
   const wasHidden = token.hidden;
   token.hidden = state !== "unauthenticated";
-  if (wasHidden && !token.hidden) {
+  // What somebody is typing must not go on in the field of the token.
+  if (wasHidden && !token.hidden && document.activeElement !== byId("text")) {
     byId("token-value").focus();
   }
 }

@@ -124,16 +124,18 @@ func TestDroppedToken(t *testing.T) {
 	}
 	p.await(`document.querySelector('#map').dataset.locations === '1'`)
 	p.clickAt(atSea)
+	p.await(`document.querySelector('#token').checkVisibility()`) // Reading the log is not allowed.
 	p.awaitFocus("#text")
 	p.keys("with the first token")
 	p.click("#send")
-	p.await(`document.querySelector('#token').checkVisibility()`)
+	p.await(`/not left: /.test(document.querySelector('#leaving').textContent)`)
 	if err := leave(place{40.9, -74.7}, "while the form is open"); err != nil {
 		t.Fatal(err)
 	}
 	p.await(`document.querySelector('#map').dataset.locations === '2'`)
 	p.await(`document.querySelector('#token').checkVisibility()`)
 	p.click("#token-value")
+	p.awaitFocus("#token-value")
 	p.keys(other)
 	p.keys(kb.Enter)
 	p.awaitLive()
