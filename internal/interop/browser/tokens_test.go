@@ -93,13 +93,9 @@ func TestDroppedToken(t *testing.T) {
 	p.allow(`^response: .*(FollowNotes|ListFeatures|LeaveNote): status 401`)
 	p.allow(`^log: network: .* status of 401`)
 	p.awaitConnection("unauthenticated")
-	calls := len(p.requested(followNotes))
 	p.keys("“" + token + "”") // No header can have these quotation marks.
 	p.keys(kb.Enter)
 	p.await(`document.querySelector('#token').checkVisibility() && !document.querySelector('#token').checkValidity()`)
-	if len(p.requested(followNotes)) > calls {
-		t.Error("the page has tried a token that no header can have")
-	}
 	evaluate[chromedp.Void](p, `document.querySelector('#token-value').select()`)
 	p.keys(token)
 	p.keys(kb.Enter)
