@@ -233,14 +233,14 @@ func TestCopiesOfTheWorld(t *testing.T) {
 // In low windows, such as a phone on its side, or a desktop at 400 %, all of the card and the panel can be reached, also when the list is open.
 func TestLowWindows(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	s.leave(harbour, strings.Repeat("a long note ", 100))
 	for name, viewport := range map[string]chromedp.Action[chromedp.Void]{
 		"phone on its side": chromedp.EmulateViewport(844, 390, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulateLandscape),
 		"400 percent":       chromedp.EmulateViewport(320, 256),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			s := startServer(t)
+			s.leave(harbour, strings.Repeat("a long note ", 100))
 			p := openTab(t, s.url()+"/"+newYork.hash()+fmt.Sprintf("&place=%v,%v", harbour.latitude, harbour.longitude), viewport)
 			p.awaitLive()
 			p.awaitPlace(harbour)
