@@ -1,8 +1,8 @@
 // The URL: it has the view and the open place, and the browser's history has an entry for the place, which Back closes.
 import type * as L from "leaflet";
-import type { Location } from "./location";
+import { isSamePlace, type Location } from "./location";
 import { setView } from "./map";
-import { formatFragment, isSamePlace, parsePlace, parseView } from "./view";
+import { formatFragment, parsePlace, parseView } from "./view";
 
 /** What the page keeps in an entry of the history. */
 interface Entry {

@@ -55,7 +55,7 @@ export class List {
     list.dataset["shown"] = texts.join("\n");
     const active = document.activeElement;
     const focused = active instanceof HTMLElement && list.contains(active) ? active.dataset["place"] : undefined;
-    list.replaceChildren(...entries.map((entry) => this.item(entry)));
+    list.replaceChildren(...entries.map((entry) => itemOf(entry, this.options.onOpen)));
     if (entries.length === 0) {
       list.append(Object.assign(document.createElement("li"), { textContent: empty, className: "remark" }));
     }
@@ -63,17 +63,18 @@ export class List {
       (list.querySelector<HTMLElement>(`[data-place="${focused}"]`) ?? list.querySelector("button"))?.focus();
     }
   }
+}
 
-  private item({ location, text }: Entry): HTMLElement {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.dir = "auto";
-    button.textContent = summary(text, 80);
-    button.title = formatLocation(location);
-    button.dataset["place"] = locationKey(location);
-    button.addEventListener("click", () => this.options.onOpen(location));
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  }
+/** An item of a list, with a button that opens a place. */
+export function itemOf({ location, text }: Entry, onOpen: (location: Location) => void): HTMLElement {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.dir = "auto";
+  button.textContent = summary(text, 80);
+  button.title = formatLocation(location);
+  button.dataset["place"] = locationKey(location);
+  button.addEventListener("click", () => onOpen(location));
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
 }

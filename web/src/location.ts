@@ -14,6 +14,11 @@ export function locationKey(location: Location): string {
   return `${location.latitude},${location.longitude}`;
 }
 
+/** Whether two places are the same, or neither is one. */
+export function isSamePlace(a: Location | undefined, b: Location | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : locationKey(a) === locationKey(b);
+}
+
 /** Degrees, any world copy of the longitude, to E7 degrees on Earth. */
 export function fromDegrees(latitude: number, longitude: number): Location {
   const wrapped = wrapLongitude(longitude);

@@ -16,7 +16,7 @@ import { iconOf } from "./flatmarker";
 import { Inbox } from "./inbox";
 import { type Labels, maxLabels } from "./labels";
 import { List, listLength } from "./list";
-import { type Location, locationKey, nearestCopy } from "./location";
+import { isSamePlace, type Location, locationKey, nearestCopy } from "./location";
 import { addBasemap, createMap, fit, onOpen, uncover, viewOf } from "./map";
 import { Markers } from "./markers";
 import { byId, metaContent } from "./page";
@@ -221,7 +221,7 @@ function applyNote(note: Note, live: boolean): void {
 
 /** Says which notes wait at places that are not open: nobody would see there whether they were left. */
 function showUnsaved(): void {
-  const waiting = drafts.unsaved.filter(({ location }) => !panel.location || locationKey(location) !== locationKey(panel.location));
+  const waiting = drafts.unsaved.filter(({ location }) => !isSamePlace(location, panel.location));
   const button = byId("unsaved", HTMLButtonElement);
   const [first] = waiting;
   button.hidden = first === undefined;

@@ -1,7 +1,7 @@
 // The places with notes on the map: a marker each, or one for the places of a cell.
 import * as L from "leaflet";
 import { FlatMarker, iconOf } from "./flatmarker";
-import { formatLocation, mercatorLatitude } from "./location";
+import { formatLocation, mercatorLatitude, nearestCopy } from "./location";
 import { maxZoom } from "./map";
 import { type Cell, newestTime, type Place, type Places } from "./places";
 import { summary } from "./text";
@@ -249,7 +249,7 @@ export class Markers {
     }
     const zoom = Math.max(this.map.getZoom() + 1, Math.min(maxZoom, this.map.getBoundsZoom(bounds.pad(0.2))));
     const centre = bounds.getCenter();
-    centre.lng += 360 * Math.round((this.map.getCenter().lng - centre.lng) / 360);
+    centre.lng = nearestCopy(centre.lng, this.map.getCenter().lng);
     this.map.setView(centre, zoom);
   }
 }

@@ -3,11 +3,11 @@ import type { ConnectError } from "@connectrpc/connect";
 import { type Draft, type Drafts, isBlank } from "./drafts";
 import type { FollowNotes } from "./follow";
 import type { Note } from "./gen/routeguide/v1/note_service_pb";
-import { formatLocation, type Location, locationKey } from "./location";
+import { itemOf } from "./list";
+import { formatLocation, isSamePlace, type Location } from "./location";
 import { Log } from "./log";
 import { byId } from "./page";
 import type { Place } from "./places";
-import { summary } from "./text";
 
 /** Places in the list of those that the map shows as one. */
 const maxAmong = 100;
@@ -135,7 +135,7 @@ export class Panel {
 
   /** Takes a note that the page's stream has brought. */
   hear(note: Note, live: boolean): void {
-    if (this.log && note.location && locationKey(note.location) === locationKey(this.log.location)) {
+    if (this.log && isSamePlace(note.location, this.log.location)) {
       this.log.add(note, live);
       if (!this.isReading) {
         this.showState("");
@@ -197,17 +197,10 @@ export class Panel {
 
   private showAmong(among: readonly Place[]): void {
     this.among.hidden = among.length === 0;
-    this.among.querySelector("ul")?.replaceChildren(...among.slice(0, maxAmong).map((place) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.dir = "auto";
-      button.textContent = summary(place.newest.text, 80);
-      button.title = formatLocation(place.location);
-      button.addEventListener("click", () => this.open(place.location, true, among));
-      const item = document.createElement("li");
-      item.append(button);
-      return item;
-    }));
+    const open = (location: Location) => this.open(location, true, among);
+    this.among.querySelector("ul")?.replaceChildren(
+      ...among.slice(0, maxAmong).map(({ location, newest }) => itemOf({ location, text: newest.text }, open)),
+    );
   }
 
   private showState(text: string): void {

@@ -1,5 +1,5 @@
 // What the fragment of the URL says: the centre and zoom of the map, and the place that is open: #map=ZOOM/LAT/LNG&place=LAT,LNG.
-import { fromDegrees, type Location, locationKey, mercatorLimit, plainDegrees, wrapLongitude } from "./location";
+import { fromDegrees, type Location, mercatorLimit, plainDegrees, wrapLongitude } from "./location";
 
 export interface View {
   readonly zoom: number;
@@ -47,11 +47,6 @@ export function formatFragment(view: View, place: Location | undefined): string 
 /** The digits of degrees, after the point, that say where a pixel of the map is. */
 export function pixelDigits(zoom: number): number {
   return Math.min(7, Math.max(2, Math.ceil(Math.log10((256 * 2 ** zoom) / 360)) + 1));
-}
-
-/** Whether two places are the same, or neither is one. */
-export function isSamePlace(a: Location | undefined, b: Location | undefined): boolean {
-  return a === undefined || b === undefined ? a === b : locationKey(a) === locationKey(b);
 }
 
 function parameter(fragment: string, name: string): string | null {

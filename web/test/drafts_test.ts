@@ -1,24 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { type Draft, Drafts } from "../src/drafts";
-import { type LeaveNoteRequest, LeaveNoteResponseSchema } from "../src/gen/routeguide/v1/note_service_pb";
-import { note, noWait, serve } from "./service";
+import { noWait, serveLeaveNote } from "./service";
 
 /** Drafts for a server that fails with these codes first, and a draft; OnChange sees each of its changes. */
 function run(codes: Code[], onChange: (draft: Draft, drafts: Drafts) => void = () => {}) {
-  const requests: LeaveNoteRequest[] = [];
-  const client = serve({
-    leaveNote(request) {
-      requests.push(request);
-      const code = codes[requests.length - 1];
-      if (code !== undefined) {
-        throw new ConnectError("scripted", code);
-      }
-      return create(LeaveNoteResponseSchema, { note: note(7) });
-    },
-  });
+  const { client, requests } = serveLeaveNote(codes);
   const drafts: Drafts = new Drafts({
     call: (request, options) => client.leaveNote(request, options),
     onChange: (changed) => onChange(changed, drafts),

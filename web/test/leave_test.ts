@@ -1,24 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
-import { type LeaveNoteRequest, LeaveNoteResponseSchema } from "../src/gen/routeguide/v1/note_service_pb";
+import { Code } from "@connectrpc/connect";
 import { leave, type LeaveOptions, newId } from "../src/leave";
-import { note, noWait, serve } from "./service";
+import { noWait, serveLeaveNote } from "./service";
 
 /** Leaves a note at a server that fails with these codes first. */
 async function run(codes: Code[], options: Partial<LeaveOptions> = {}) {
-  const requests: LeaveNoteRequest[] = [];
-  const client = serve({
-    leaveNote(request) {
-      requests.push(request);
-      const code = codes[requests.length - 1];
-      if (code !== undefined) {
-        throw new ConnectError("scripted", code);
-      }
-      return create(LeaveNoteResponseSchema, { note: note(7) });
-    },
-  });
+  const { client, requests } = serveLeaveNote(codes);
   const retries: Code[] = [];
   const stop = new AbortController();
   const result = leave((request, callOptions) => client.leaveNote(request, callOptions),

@@ -1,8 +1,8 @@
 // A NoteService in memory behind the real client stack: Connect's transport, codec and errors.
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { type Client, createClient, createRouterTransport, type HandlerContext } from "@connectrpc/connect";
+import { type Client, type Code, ConnectError, createClient, createRouterTransport, type HandlerContext } from "@connectrpc/connect";
 import {
-  type FollowNotesRequest, type FollowNotesResponseSchema, type LeaveNoteRequest, type LeaveNoteResponse, type Note, NoteSchema, NoteService,
+  type FollowNotesRequest, type FollowNotesResponseSchema, type LeaveNoteRequest, type LeaveNoteResponse, LeaveNoteResponseSchema, type Note, NoteSchema, NoteService,
 } from "../src/gen/routeguide/v1/note_service_pb";
 
 export type Response = MessageInitShape<typeof FollowNotesResponseSchema>;
@@ -15,6 +15,22 @@ export interface Handlers {
 /** A client of a service with these methods. */
 export function serve(handlers: Handlers): Client<typeof NoteService> {
   return createClient(NoteService, createRouterTransport(({ service }) => service(NoteService, handlers as never)));
+}
+
+/** A client of a service that answers calls of LeaveNote with these codes first, and with a note then; and what it was asked. */
+export function serveLeaveNote(codes: readonly Code[]): { client: Client<typeof NoteService>; requests: LeaveNoteRequest[] } {
+  const requests: LeaveNoteRequest[] = [];
+  const client = serve({
+    leaveNote(request) {
+      requests.push(request);
+      const code = codes[requests.length - 1];
+      if (code !== undefined) {
+        throw new ConnectError("scripted", code);
+      }
+      return create(LeaveNoteResponseSchema, { note: note(7) });
+    },
+  });
+  return { client, requests };
 }
 
 /** A note at 0, 0, or at another longitude. */
