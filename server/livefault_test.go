@@ -215,7 +215,7 @@ func TestFollowersSurviveFailover(t *testing.T) {
 	for _, node := range nodes[:3] {
 		if node.IsMaster(t) {
 			node.Kill(t)
-			eventuallyWithin(t, faultTimeout, "a replica takes over", func() bool { return mastersAmong(t, nodes) == 3 })
+			eventuallyWithin(t, faultTimeout, "a replica takes over", func() bool { return redistest.Masters(t, nodes) == 3 })
 			node.Run(t) // as a replica: notes need one
 			break
 		}
@@ -239,18 +239,6 @@ func hasKeys(t *testing.T, nodes []*redistest.Node, slot string) bool {
 		}
 	}
 	return false
-}
-
-// mastersAmong returns the number of running masters.
-func mastersAmong(t *testing.T, nodes []*redistest.Node) int {
-	t.Helper()
-	count := 0
-	for _, node := range nodes {
-		if node.Running() && node.IsMaster(t) {
-			count++
-		}
-	}
-	return count
 }
 
 // Retention overtakes followers that do not read, or are away: they are told so.

@@ -7,11 +7,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
 	"time"
+
+	"example.com/routeguide/internal/pipetest"
 )
 
 func TestAdmitBoundsResponses(t *testing.T) {
@@ -41,29 +42,6 @@ func TestAdmitBoundsResponses(t *testing.T) {
 	}
 }
 
-// pipes is a listener of connections in memory, whose deadlines follow the clock of a synctest bubble.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once // closes closed
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.conns:
-		return conn, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
 // requestLarge sends a GET for a file of 1 MB to a server with a stall timeout of a minute, and returns the connection. ended is closed once the
 // handler has returned.
 func requestLarge(t *testing.T) (conn net.Conn, ended <-chan struct{}) {
@@ -77,15 +55,14 @@ func requestLarge(t *testing.T) (conn net.Conn, ended <-chan struct{}) {
 		t.Fatal(err)
 	}
 	returned := make(chan struct{})
-	listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	listener := pipetest.Listen()
 	server := &http.Server{Handler: http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
 		defer close(returned)
 		page.ServeHTTP(response, request)
 	})}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	client, accepted := net.Pipe()
-	listener.conns <- accepted
+	client := listener.Dial(t)
 	t.Cleanup(func() {
 		if err := errors.Join(client.Close(), server.Shutdown(context.Background())); err != nil {
 			t.Error(err)

@@ -81,6 +81,13 @@ func run(t *testing.T, program string, args ...string) string {
 // startOurs runs our server until the test ends, and returns its address.
 func startOurs(t *testing.T, args ...string) string {
 	t.Helper()
+	_, address := startOurProcess(t, args...)
+	return address
+}
+
+// startOurProcess is startOurs for tests that read the server's log.
+func startOurProcess(t *testing.T, args ...string) (*process.Process, string) {
+	t.Helper()
 	server, address, err := process.StartServer(ourServer, append([]string{"--store", "memory:"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +97,7 @@ func startOurs(t *testing.T, args ...string) string {
 			t.Error(err)
 		}
 	})
-	return address
+	return server, address
 }
 
 // freeAddress returns a free address, for programs that do not support port 0.

@@ -159,15 +159,7 @@ func TestProxiesEndIdleChats(t *testing.T) {
 	for _, name := range proxiesWithTimeout {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server, address, err := process.StartServer(ourServer, "--store", "memory:")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := server.Stop(); err != nil {
-					t.Error(err)
-				}
-			})
+			server, address := startOurProcess(t)
 			proxy := startProxy(t, proxiesPage, name, address, withShortTimeouts)
 			session, err := process.Start(grpcurl, "-plaintext", "-d", "@", "-import-path", "../../proto", "-proto", "routeguide/route_guide.proto", proxy, "routeguide.RouteGuide/RouteChat")
 			if err != nil {
@@ -258,15 +250,7 @@ func TestProxiesEndChatsOfClientsThatHaveGone(t *testing.T) {
 	for name := range proxies {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server, address, err := process.StartServer(ourServer, "--store", "memory:")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := server.Stop(); err != nil {
-					t.Error(err)
-				}
-			})
+			server, address := startOurProcess(t)
 			client, err := process.Start(grpcurl, "-plaintext", "-H", "routeguide-follow: true", "-d", `{"location": {"longitude": 1}, "message": "one"}`,
 				"-import-path", "../../proto", "-proto", "routeguide/route_guide.proto", startProxy(t, proxiesPage, name, address, unchanged), strings.TrimPrefix(routeChat, "/"))
 			if err != nil {

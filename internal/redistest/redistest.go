@@ -95,6 +95,18 @@ func (n *Node) IsMaster(t *testing.T) bool {
 	return strings.HasPrefix(n.CLI(t, "ROLE"), "master")
 }
 
+// Masters returns the number of nodes that run and are masters.
+func Masters(t *testing.T, nodes []*Node) int {
+	t.Helper()
+	count := 0
+	for _, node := range nodes {
+		if node.Running() && node.IsMaster(t) {
+			count++
+		}
+	}
+	return count
+}
+
 // StartCluster starts a cluster of three masters and three replicas. The end of the test kills it.
 func StartCluster(t *testing.T) []*Node {
 	t.Helper()

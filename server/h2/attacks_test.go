@@ -150,7 +150,7 @@ func TestGlitchesDecay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pipes := servePipes(t, &h2.Server{Handler: http.NotFoundHandler()})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		_ = c.SetDeadline(time.Time{})
 		for range 60 { // 100 a second, for a minute.
 			for range 100 {
@@ -263,7 +263,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 				pipes := servePipes(t, &h2.Server{StallTimeout: stallTimeout, Handler: http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
 					response.WriteHeader(http.StatusNoContent)
 				})})
-				conn := pipes.dial(t)
+				conn := pipes.Dial(t)
 				framer := http2.NewFramer(conn, nil)
 				if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 					t.Fatal(err)

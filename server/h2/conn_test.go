@@ -183,7 +183,7 @@ func TestReadHeaderTimeout(t *testing.T) {
 				pipes := servePipes(t, &h2.Server{ReadHeaderTimeout: timeout, Handler: http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 					<-request.Context().Done()
 				})})
-				conn := pipes.dial(t)
+				conn := pipes.Dial(t)
 				begin := time.Now()
 				ended := make(chan struct{})
 				go func() {
@@ -223,7 +223,7 @@ func TestPingInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pipes := servePipes(t, &h2.Server{PingInterval: time.Minute, PingTimeout: 10 * time.Second, Handler: http.NotFoundHandler()})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		_ = c.SetDeadline(time.Time{})
 		c.sync()
 		begin := time.Now()
@@ -254,7 +254,7 @@ func TestPingAckDoesNotWaitForFlush(t *testing.T) {
 			_, _ = io.WriteString(response, "not flushed")
 			<-request.Context().Done()
 		})})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.post(1, "/")
 		synctest.Wait()
 		close(write)
@@ -270,7 +270,7 @@ func TestIdleTimeout(t *testing.T) {
 		pipes := servePipes(t, &h2.Server{IdleTimeout: time.Minute, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			time.Sleep(time.Hour)
 		})})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		_ = c.SetDeadline(time.Time{})
 		c.get(1, "/")
 		c.awaitAnswer(1)

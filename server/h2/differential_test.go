@@ -5,7 +5,6 @@ import (
 	"io"
 	"log"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"example.com/routeguide/internal/pipetest"
 	"example.com/routeguide/server/h2"
 )
 
@@ -161,13 +161,13 @@ func (c *diffClient) outcome(id uint32) string {
 }
 
 // diffServers are ours and net/http's.
-func diffServers() map[string]func(t *testing.T, listener *pipes) {
-	return map[string]func(t *testing.T, listener *pipes){
-		"h2": func(t *testing.T, listener *pipes) {
+func diffServers() map[string]func(t *testing.T, listener *pipetest.Listener) {
+	return map[string]func(t *testing.T, listener *pipetest.Listener){
+		"h2": func(t *testing.T, listener *pipetest.Listener) {
 			t.Helper()
 			start(t, &h2.Server{Handler: http.HandlerFunc(diffHandler)}, listener)
 		},
-		"net/http": func(t *testing.T, listener *pipes) {
+		"net/http": func(t *testing.T, listener *pipetest.Listener) {
 			t.Helper()
 			server := &http.Server{Handler: http.HandlerFunc(diffHandler), Protocols: clearProtocols()[2], ErrorLog: log.New(io.Discard, "", 0)}
 			served := make(chan error, 1)
@@ -182,21 +182,14 @@ func diffServers() map[string]func(t *testing.T, listener *pipes) {
 
 // FuzzDifferential sends the same frames to our server and to net/http's, and compares the responses.
 func FuzzDifferential(f *testing.F) {
-	for seed := range uint64(100) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		input := make([]byte, 60)
-		for i := range input {
-			input[i] = byte(random.Uint32())
-		}
-		f.Add(input)
-	}
+	randomInputs(f, 100, 60)
 	f.Fuzz(func(t *testing.T, input []byte) {
 		outcomes := make(map[string]map[uint32]string)
 		for name, serve := range diffServers() {
 			synctest.Test(t, func(t *testing.T) {
-				listener := newPipes()
+				listener := pipetest.Listen()
 				serve(t, listener)
-				c := &diffClient{client: newClient(t, listener.dial(t), initialWindow(1<<30)), next: 1, outcomes: make(map[uint32]*answer), done: make(map[uint32]bool)}
+				c := &diffClient{client: newClient(t, listener.Dial(t), initialWindow(1<<30)), next: 1, outcomes: make(map[uint32]*answer), done: make(map[uint32]bool)}
 				_ = c.WriteWindowUpdate(0, 1<<30)
 				for chunk := range slices.Chunk(input[:min(len(input), 400)], 4) {
 					if len(chunk) == 4 {

@@ -53,7 +53,7 @@ func TestSendWindow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(writer)})
-		c := newClient(t, pipes.dial(t), initialWindow(0))
+		c := newClient(t, pipes.Dial(t), initialWindow(0))
 		c.get(1, "/100000")
 		c.await(http2.FrameHeaders, 1)
 		c.expect("window of 0", 1, 0)
@@ -84,7 +84,7 @@ func TestInitialWindowOfManyStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const streams = 200
 		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(writer)})
-		c := newClient(t, pipes.dial(t), initialWindow(0))
+		c := newClient(t, pipes.Dial(t), initialWindow(0))
 		for i := range uint32(streams) {
 			c.get(1+2*i, "/100")
 		}
@@ -105,7 +105,7 @@ func TestWritersTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(writer)})
-		c := newClient(t, pipes.dial(t), initialWindow(1<<20))
+		c := newClient(t, pipes.Dial(t), initialWindow(1<<20))
 		c.get(1, "/65535") // It uses up the window.
 		c.expect("the window of the connection", 1, 65535)
 		ids := []uint32{5, 3, 9, 7}
@@ -274,7 +274,7 @@ func TestMaxUnread(t *testing.T) {
 			_, _ = io.Copy(io.Discard, request.Body)
 		})}
 		pipes := servePipes(t, server)
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		for i := range uint32(100) {
 			c.post(1+2*i, "/")
 			c.data(1+2*i, false, make([]byte, 10_000)) // Less than what WINDOW_UPDATE gives back at once.

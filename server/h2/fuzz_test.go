@@ -167,7 +167,7 @@ func FuzzFrames(f *testing.F) {
 				MaxStreams: 10, StreamWindow: 1000, MaxUnread: 5000, MaxHeaderBytes: 4000, ReadHeaderTimeout: time.Minute, IdleTimeout: time.Minute,
 				PingInterval: time.Minute, StallTimeout: time.Minute, Handler: http.HandlerFunc(fuzzHandler),
 			}
-			conn := servePipes(t, server).dial(t)
+			conn := servePipes(t, server).Dial(t)
 			var answer bytes.Buffer
 			var reading sync.WaitGroup
 			reading.Go(func() { _, _ = io.Copy(&answer, conn) })

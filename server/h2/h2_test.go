@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"example.com/routeguide/internal/pipetest"
 	"example.com/routeguide/internal/rawhttp2"
 	"example.com/routeguide/server/h2"
 )
@@ -69,53 +71,12 @@ func handle(t *testing.T, handler http.HandlerFunc) string {
 	return serve(t, &h2.Server{Handler: handler})
 }
 
-// pipes is a listener of connections within the process, for tests with synctest: their time is not real, and "nothing more happens" is
-// something that they can wait for.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once // closes closed
-}
-
-// servePipes serves connections of dial.
-func servePipes(t *testing.T, server *h2.Server) *pipes {
+// servePipes serves connections within the process.
+func servePipes(t *testing.T, server *h2.Server) *pipetest.Listener {
 	t.Helper()
-	listener := newPipes()
+	listener := pipetest.Listen()
 	start(t, server, listener)
 	return listener
-}
-
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-p.conns:
-		return conn, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
-
-// dial opens a connection.
-func (p *pipes) dial(t *testing.T) net.Conn {
-	t.Helper()
-	client, server := net.Pipe()
-	select {
-	case p.conns <- server:
-	case <-p.closed:
-		t.Fatal("the listener is closed")
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return client
 }
 
 // event is a frame of the server.
@@ -152,6 +113,19 @@ func (c *client) write(fields ...string) []byte {
 		_ = c.encoder.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1]}) // Writes to a bytes.Buffer do not fail.
 	}
 	return c.block.Bytes()
+}
+
+// randomInputs adds inputs of a size to the seeds of a fuzz target: the same ones each time.
+func randomInputs(f *testing.F, count uint64, size int) {
+	f.Helper()
+	for seed := range count {
+		random := rand.New(rand.NewPCG(seed, 0))
+		input := make([]byte, size)
+		for i := range input {
+			input[i] = byte(random.Uint32())
+		}
+		f.Add(input)
+	}
 }
 
 // encode encodes fields to a header block that depends on no other one, and on which no other one depends.

@@ -2,7 +2,6 @@ package h2_test
 
 import (
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"sync"
@@ -192,19 +191,12 @@ const maxSteps = 1000
 
 // FuzzFlowControl does what the input says, three bytes for each operation, and compares the server with a model after each.
 func FuzzFlowControl(f *testing.F) {
-	for seed := range uint64(30) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		input := make([]byte, 300)
-		for i := range input {
-			input[i] = byte(random.Uint32())
-		}
-		f.Add(input)
-	}
+	randomInputs(f, 30, 300)
 	f.Fuzz(func(t *testing.T, input []byte) {
 		synctest.Test(t, func(t *testing.T) {
 			m := &model{t: t, streams: make(map[uint32]*modelStream), next: 1, window: 65535, initial: 65535, credit: 65535, handlers: make(map[string]*modelHandler)}
 			m.server = &h2.Server{StreamWindow: modelWindow, Handler: m}
-			m.client = newClient(t, servePipes(t, m.server).dial(t))
+			m.client = newClient(t, servePipes(t, m.server).Dial(t))
 			defer func() {
 				for _, s := range m.streams {
 					s.handler.close()

@@ -172,7 +172,7 @@ func TestSetReadDeadline(t *testing.T) {
 			check("lifted", time.Time{}, "late", nil)
 			check("moved on", time.Now().Add(time.Minute), "", io.EOF)
 		})})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.post(1, "/")
 		c.data(1, false, []byte("early"))
 		c.await(http2.FrameData, 1)
@@ -213,7 +213,7 @@ func TestSetWriteDeadline(t *testing.T) {
 				t.Error("the context of a reset stream goes on")
 			}
 		})})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.get(1, "/blocked")
 		c.get(3, "/past")
 		c.awaitReset(3, http2.ErrCodeInternal)

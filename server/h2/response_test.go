@@ -348,7 +348,7 @@ func TestTryWrite(t *testing.T) {
 			_ = http.NewResponseController(response).Flush()
 			<-finish
 		})})
-		c := newClient(t, pipes.dial(t), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100})
+		c := newClient(t, pipes.Dial(t), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100})
 		try := func(stream h2.Stream, size int, want bool) {
 			t.Helper()
 			flush, ok := stream.TryWrite(make([]byte, size))
@@ -418,7 +418,7 @@ func TestTryWriteWritesBeforeFlush(t *testing.T) {
 			streams <- stream
 			<-finish
 		})})
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.get(1, "/")
 		stream := <-streams
 		c.await(http2.FrameHeaders, 1)

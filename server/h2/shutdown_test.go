@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"example.com/routeguide/internal/pipetest"
 	"example.com/routeguide/server/h2"
 )
 
@@ -44,7 +45,7 @@ func TestShutdownInTwoPhases(t *testing.T) {
 			_, _ = io.Copy(response, request.Body)
 		})}
 		pipes := servePipes(t, server)
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.post(1, "/")
 		synctest.Wait()
 		result := shutDown(server)
@@ -88,7 +89,7 @@ func TestGoAwayDoesNotIncrease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &h2.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) { <-request.Context().Done() })}
 		pipes := servePipes(t, server)
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.post(1, "/")
 		result := shutDown(server)
 		c.must(c.WritePing(true, c.goAwayPing()))
@@ -109,7 +110,7 @@ func TestShutdownWithoutPingAck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &h2.Server{Handler: http.NotFoundHandler()}
 		pipes := servePipes(t, server)
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.sync()
 		result := shutDown(server)
 		c.goAwayPing()
@@ -132,10 +133,10 @@ func TestShutdownDeadlineAndClose(t *testing.T) {
 			causes <- context.Cause(request.Context())
 			<-release
 		})}
-		pipes := newPipes()
+		pipes := pipetest.Listen()
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(pipes) }()
-		c := newClient(t, pipes.dial(t))
+		c := newClient(t, pipes.Dial(t))
 		c.post(1, "/")
 		c.sync()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -146,7 +147,7 @@ func TestShutdownDeadlineAndClose(t *testing.T) {
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve returns %v", err)
 		}
-		if err := server.Serve(newPipes()); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(pipetest.Listen()); !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve after Shutdown returns %v", err)
 		}
 		if err := server.Close(); err != nil {
@@ -177,7 +178,7 @@ func TestShutdownDuringPreface(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			server := &h2.Server{Handler: http.NotFoundHandler()}
 			pipes := servePipes(t, server)
-			conn := pipes.dial(t)
+			conn := pipes.Dial(t)
 			if _, err := io.WriteString(conn, sent); err != nil {
 				t.Fatal(err)
 			}

@@ -1,10 +1,7 @@
 package browser
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -165,24 +162,6 @@ func TestListKeepsFocus(t *testing.T) {
 			t.Errorf("entry %d of the list is %v degrees from the centre, the one before it %v", i, distance, distances[i-1])
 		}
 	}
-}
-
-// withFeatures returns the flags of a server with features at some places.
-func withFeatures(t *testing.T, places ...place) []string {
-	t.Helper()
-	features := make([]map[string]any, 0, len(places))
-	for _, at := range places {
-		features = append(features, map[string]any{"location": map[string]int32{"latitude": e7(at.latitude), "longitude": e7(at.longitude)}, "name": "a feature"})
-	}
-	encoded, err := json.Marshal(features)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "features.json")
-	if err := os.WriteFile(file, encoded, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return []string{"--features", file}
 }
 
 // Without a view in the URL, the page shows the features of a server that has others than those by default, and without any, the world. A view in the URL

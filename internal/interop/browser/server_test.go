@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,34 @@ func startServer(t *testing.T, args ...string) *server {
 func onDisk(t *testing.T) []string {
 	t.Helper()
 	return []string{"--store", "pebble:" + filepath.Join(t.TempDir(), "notes")}
+}
+
+// withFeatures returns the flags of a server with features at some places.
+func withFeatures(t *testing.T, places ...place) []string {
+	t.Helper()
+	names := make(map[place]string)
+	for _, at := range places {
+		names[at] = "a feature"
+	}
+	return withNames(t, names)
+}
+
+// withNames is withFeatures for features with these names.
+func withNames(t *testing.T, names map[place]string) []string {
+	t.Helper()
+	features := make([]map[string]any, 0, len(names)) // Not nil: the file may have none.
+	for at, name := range names {
+		features = append(features, map[string]any{"location": map[string]int32{"latitude": e7(at.latitude), "longitude": e7(at.longitude)}, "name": name})
+	}
+	encoded, err := json.Marshal(features)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "features.json")
+	if err := os.WriteFile(file, encoded, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--features", file}
 }
 
 func (s *server) url() string {

@@ -1,10 +1,7 @@
 package browser
 
 import (
-	"encoding/json"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -107,20 +104,11 @@ func TestHostileFeatureNames(t *testing.T) {
 	at := func(i int) place {
 		return place{newYork.center.latitude + float64(i/8)*0.2, newYork.center.longitude + float64(i%8)*0.2}
 	}
-	features := make([]map[string]any, len(kinds))
+	names := make(map[place]string)
 	for i, kind := range kinds {
-		point := at(i).point()
-		features[i] = map[string]any{"location": map[string]int32{"latitude": point.GetLatitude(), "longitude": point.GetLongitude()}, "name": texts[kind]}
+		names[at(i)] = texts[kind]
 	}
-	encoded, err := json.Marshal(features)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "features.json")
-	if err := os.WriteFile(file, encoded, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := startServer(t, "--features", file)
+	s := startServer(t, withNames(t, names)...)
 	p := openTab(t, s.url()+"/"+newYork.hash())
 	p.awaitLive()
 	p.awaitFeatures(s)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	"example.com/routeguide/gen/routeguide"
 	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
@@ -54,11 +55,11 @@ func (h *handler) serveChat(ctx context.Context, stream *chatStream) (chat.Traff
 	if !following {
 		return h.chats.Serve(ctx, stream, limiter)
 	}
-	return h.serveFollowing(ctx, stream)
+	return h.serveFollowing(ctx, stream, limiter)
 }
 
 // serveFollowing serves a chat that follows. It is not a part of serveChat, so that the stack of a silent chat stays small.
-func (h *handler) serveFollowing(ctx context.Context, stream *chatStream) (chat.Traffic, error) {
+func (h *handler) serveFollowing(ctx context.Context, stream *chatStream, limiter *rate.Limiter) (chat.Traffic, error) {
 	// The client may wait for the headers before it sends its first note.
 	if err := stream.sender.Start(); err != nil {
 		return chat.Traffic{}, err
@@ -67,7 +68,7 @@ func (h *handler) serveFollowing(ctx context.Context, stream *chatStream) (chat.
 	if h.maxChatAge > 0 {
 		options.Until = stream.start.Add(h.maxChatAge)
 	}
-	return h.chats.ServeFollowing(ctx, stream, h.rates.For(stream.Peer().Addr), options)
+	return h.chats.ServeFollowing(ctx, stream, limiter, options)
 }
 
 // FollowNotes implements the RPC.

@@ -66,7 +66,7 @@ func TestAppendSurvivesFailover(t *testing.T) {
 	}
 	victim.Kill(t)
 	killed := time.Now()
-	for mastersAmong(t, nodes) < 3 {
+	for redistest.Masters(t, nodes) < 3 {
 		time.Sleep(50 * time.Millisecond)
 	}
 	t.Logf("a replica has taken over after %v", time.Since(killed).Round(10*time.Millisecond))
@@ -284,16 +284,4 @@ func TestAppendWhileSlotMoves(t *testing.T) {
 		t.Errorf("the log is %v", got)
 	}
 	consistent(t, store)
-}
-
-// mastersAmong returns the number of running masters.
-func mastersAmong(t *testing.T, nodes []*redistest.Node) int {
-	t.Helper()
-	count := 0
-	for _, node := range nodes {
-		if node.Running() && node.IsMaster(t) {
-			count++
-		}
-	}
-	return count
 }

@@ -236,9 +236,7 @@ func TestFlushAllWhileServing(t *testing.T) {
 	}
 	ends(t, store)
 	ends(t, other)
-	if store.Lineage() == lineage || store.Lineage() != other.Lineage() {
-		t.Errorf("the lineages are %s and %s, and were %s", store.Lineage(), other.Lineage(), lineage)
-	}
+	newLineage(t, lineage, store, other)
 	if got := len(ends(t, open(t, redisstore.Options{URL: "redis://" + node.Addr}))); got != 3 {
 		t.Errorf("the store has %d partitions, want 3", got)
 	}
@@ -303,6 +301,14 @@ func available(t *testing.T, store notes.Store, location notes.Location, text st
 	}
 }
 
+// newLineage fails the test unless two stores have one lineage, and another one than before.
+func newLineage(t *testing.T, before string, store, other *redisstore.Store) {
+	t.Helper()
+	if store.Lineage() == before || store.Lineage() != other.Lineage() {
+		t.Errorf("the lineages are %s and %s, and were %s", store.Lineage(), other.Lineage(), before)
+	}
+}
+
 // openTwo returns a node, and two stores in it.
 func openTwo(t *testing.T) (node *redistest.Node, store, other *redisstore.Store) {
 	t.Helper()
@@ -343,9 +349,7 @@ func TestLineageAfterLostChanges(t *testing.T) {
 			}
 			available(t, store, here, "last")
 			ends(t, other)
-			if store.Lineage() == lineage || store.Lineage() != other.Lineage() {
-				t.Errorf("the lineages are %s and %s, and were %s", store.Lineage(), other.Lineage(), lineage)
-			}
+			newLineage(t, lineage, store, other)
 			lineage = store.Lineage()
 			for range 3 {
 				keep(t, store, here, "last")

@@ -280,9 +280,7 @@ func TestSubscribeAfterLostChanges(t *testing.T) {
 			keep(t, other, here, "last")
 			heard.hears(t, "last")
 			ends(t, other)
-			if store.Lineage() == lineage || store.Lineage() != other.Lineage() {
-				t.Errorf("the lineages are %s and %s, and were %s", store.Lineage(), other.Lineage(), lineage)
-			}
+			newLineage(t, lineage, store, other)
 			consistent(t, store)
 		})
 	}
