@@ -19,8 +19,10 @@ import (
 
 // allowLostConnections says that the test breaks connections.
 func (p *tab) allowLostConnections() {
-	p.allow(`^request failed: .*(NoteService|ListFeatures|assets/(world|counties)).* net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)`)
-	p.allow(`^log: network: Failed to load resource: net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)`)
+	const errors = `net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|CONNECTION_CLOSED|INCOMPLETE_CHUNKED_ENCODING|CONTENT_LENGTH_MISMATCH|` +
+		`EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)`
+	p.allow(`^request failed: .*(NoteService|ListFeatures|assets/(world|counties)).* ` + errors)
+	p.allow(`^log: network: Failed to load resource: ` + errors)
 }
 
 // When the server is killed and comes back, the page says so, goes on from its cursor, and shows every note that was answered, once. A
