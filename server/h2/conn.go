@@ -41,6 +41,7 @@ type conn struct {
 	server     *Server
 	raw        net.Conn        // as accepted
 	rwc        net.Conn        // raw, or TLS on it
+	transport  net.Conn        // rwc, for reads and writes of HTTP/2
 	ctx        context.Context //nolint:containedctx // The parent of the contexts of all requests.
 	cancel     context.CancelCauseFunc
 	remoteAddr string
@@ -84,9 +85,10 @@ type conn struct {
 }
 
 func newConn(base context.Context, server *Server, rwc net.Conn) *conn {
-	c := &conn{server: server, raw: rwc, rwc: rwc, remoteAddr: rwc.RemoteAddr().String()}
+	c := &conn{server: server, raw: rwc, rwc: rwc, transport: newSocket(rwc), remoteAddr: rwc.RemoteAddr().String()}
 	if server.TLSConfig != nil {
-		c.rwc = tls.Server(rwc, server.TLSConfig)
+		c.rwc = tls.Server(c.transport, server.TLSConfig)
+		c.transport = c.rwc
 	}
 	ctx := context.WithValue(base, http.LocalAddrContextKey, rwc.LocalAddr())
 	if server.ConnContext != nil {
@@ -290,7 +292,7 @@ func isAdequate(state *tls.ConnectionState) bool {
 type counted struct{ conn *conn }
 
 func (r counted) Read(p []byte) (int, error) {
-	n, err := r.conn.rwc.Read(p)
+	n, err := r.conn.transport.Read(p)
 	r.conn.reads.Add(1)
 	return n, err
 }
@@ -313,7 +315,7 @@ func (c *conn) fail(code http2.ErrCode) {
 // linger reads and drops what the client still sends: it may not have read the GOAWAY.
 func (c *conn) linger() {
 	_ = c.rwc.SetReadDeadline(time.Now().Add(lingerTimeout))
-	_, _ = io.CopyN(io.Discard, c.rwc, lingerBytes)
+	_, _ = io.CopyN(io.Discard, c.transport, lingerBytes)
 }
 
 // close ends the connection at once, with a cause for its streams. Only the first call counts.

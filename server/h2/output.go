@@ -222,7 +222,7 @@ func (c *conn) write() {
 func (c *conn) writePieces(frames []byte) error {
 	for piece := range slices.Chunk(frames, writePiece) {
 		c.writes.Add(1)
-		_, err := c.rwc.Write(piece)
+		_, err := c.transport.Write(piece)
 		c.writes.Add(1)
 		if err != nil {
 			return err

@@ -102,6 +102,12 @@ func (c *limitConn) Close() error {
 	return err
 }
 
+// TCPConn returns the connection that is wrapped. Package h2 reads and writes it.
+func (c *limitConn) TCPConn() *net.TCPConn {
+	tcp, _ := c.Conn.(*net.TCPConn)
+	return tcp
+}
+
 // CloseWrite half-closes the connection. Package h2 and net/http look for this method.
 func (c *limitConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
