@@ -26,6 +26,10 @@ const (
 	writePiece = 64 << 10
 	// ackDelay is how long a PING's answer may wait for other output to join: longer than a busy client takes between two messages.
 	ackDelay = 5 * time.Millisecond
+	// manyAcksDelay is the same for a client that sends another PING within manyAcksInterval. grpc-go does so whenever it gets data, to
+	// estimate bandwidth.
+	manyAcksDelay    = 20 * time.Millisecond
+	manyAcksInterval = time.Second
 )
 
 var outputBuffers = sync.Pool{New: func() any {
@@ -43,7 +47,12 @@ type output struct {
 	// flushDue is set while a caller of TryWrite is going to flush.
 	flushDue bool
 	drained  sync.Cond
-	ackAt    *time.Timer // starts the writer for answers to PINGs
+	// ackTimer starts the writer at ackDue, when the answer to a PING has waited long enough. It is not reset while it runs, but runs again:
+	// the runtime looks at all of its timers after a reset.
+	ackTimer   *time.Timer
+	ackIsTimed bool
+	ackDue     time.Time
+	lastPinged time.Time // when the last PING came
 	// waiting are the streams that have DATA to send, in the order in which they asked.
 	waiting []*stream
 	// last is the stream of the DATA frame at the end of queued, which starts at lastAt and may get longer; nil if there is none.
@@ -153,8 +162,8 @@ func (o *output) appendData(stream *stream, data []byte, end bool) {
 func (o *output) close() {
 	o.ended = true
 	o.recycle()
-	if o.ackAt != nil {
-		o.ackAt.Stop()
+	if o.ackTimer != nil {
+		o.ackTimer.Stop()
 	}
 	o.drained.Broadcast()
 }
@@ -231,24 +240,54 @@ func (c *conn) writePieces(frames []byte) error {
 	return nil
 }
 
-// acknowledge queues the answer to a PING. It is written together with other output, or after ackDelay. The caller holds c.mu.
+// acknowledge queues the answer to a PING. It is written together with other output, or after a delay. The caller holds c.mu.
 func (c *conn) acknowledge(data [8]byte) {
 	o := &c.output
 	isDue := o.control > 0 // The writer, or the timer, was started for a control frame before.
 	o.appendPing(true, data)
+	now, delay := time.Now(), ackDelay
+	if now.Sub(o.lastPinged) < manyAcksInterval {
+		delay = manyAcksDelay
+	}
+	o.lastPinged = now
 	switch {
 	case len(c.streams) == 0 || o.control > maxAcks:
 		c.startWriter()
 	case isDue || o.writing:
-	case o.ackAt == nil:
-		o.ackAt = time.AfterFunc(ackDelay, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.startWriter()
-		})
 	default:
-		o.ackAt.Reset(ackDelay)
+		o.ackDue = now.Add(delay)
+		c.timeAck(delay)
 	}
+}
+
+// timeAck starts the timer of answers to PINGs, unless it runs. The caller holds c.mu.
+func (c *conn) timeAck(delay time.Duration) {
+	o := &c.output
+	switch {
+	case o.ackIsTimed:
+		return
+	case o.ackTimer == nil:
+		o.ackTimer = time.AfterFunc(delay, c.ackIsDue)
+	default:
+		o.ackTimer.Reset(delay)
+	}
+	o.ackIsTimed = true
+}
+
+// ackIsDue is called by the timer.
+func (c *conn) ackIsDue() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.output
+	o.ackIsTimed = false
+	if o.control == 0 || o.writing {
+		return
+	}
+	if left := time.Until(o.ackDue); left > 0 {
+		c.timeAck(left) // The answer that was due has been written with other output, and this is a later one.
+		return
+	}
+	c.startWriter()
 }
 
 // wakeNext wakes the first stream that waits to send. The caller holds c.mu.

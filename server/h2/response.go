@@ -211,7 +211,7 @@ func (s *stream) begin(next []byte, complete, end bool) error {
 	if !sendsBody {
 		r.held = nil
 	}
-	s.begun, s.expects = true, false
+	s.begun, s.hasBody, s.expects = true, sendsBody, false
 	s.queueHead(r.status, r.sent, more, end && len(r.held) == 0)
 	r.sent = nil
 	if len(r.held) == 0 {

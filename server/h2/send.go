@@ -73,8 +73,8 @@ func (w *responseWriter) TryWrite(data []byte) (flush func(), ok bool) {
 	s, c := (*stream)(w), w.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.sending || !s.begun || s.outErr != nil || len(c.output.waiting) > 0 || len(c.output.queued)+len(data) > maxQueued ||
-		int64(len(data)) > min(s.sendWindow, c.sendWindow, maxFrame) || !w.sendsBody() {
+	if s.sending || !s.begun || !s.hasBody || s.outErr != nil || len(c.output.waiting) > 0 || len(c.output.queued)+len(data) > maxQueued ||
+		int64(len(data)) > min(s.sendWindow, c.sendWindow, maxFrame) {
 		return nil, false
 	}
 	s.queue(data, false)

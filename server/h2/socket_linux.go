@@ -13,8 +13,8 @@ import (
 	"unsafe"
 )
 
-// toldInterval is how often the scheduler is told of a system call. It is how long Go lets a goroutine run while others wait.
-const toldInterval = 10 * time.Millisecond
+// toldInterval is how often the scheduler is told of a system call.
+const toldInterval = 100 * time.Millisecond
 
 // told is when the scheduler was told last, in nanoseconds since start. It is for the process, as the scheduler is.
 var (
@@ -26,7 +26,8 @@ var (
 // thread's place. But a call that it is told of wakes the monitor thread of the runtime (sysmon) if all goroutines were waiting, as they are
 // between the messages of a server that is not saturated, and that thread then takes a quarter of the server's CPU time.
 //
-// The monitor also preempts goroutines that run for long. So the scheduler is told of one call in toldInterval.
+// The monitor also preempts goroutines that run for long, and wakes at the next timer by itself. So that it does not sleep for long beside
+// such goroutines, the scheduler is told of one call in toldInterval.
 //
 // The race detector learns from the calls that it is told of what happens before what: with it, [net.TCPConn] is used.
 type socket struct {

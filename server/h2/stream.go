@@ -15,11 +15,22 @@ import (
 
 // stream is one request and its response. The fields are guarded by the connection's lock, unless they say otherwise.
 type stream struct {
-	conn     *conn
-	id       uint32
-	tooLarge bool                    // the request's header list exceeds the limit
-	request  *http.Request           // owned by the handler
-	cancel   context.CancelCauseFunc // of the request's context
+	conn *conn
+
+	// Response. These fields lie together at the start for TryWrite, which finds most streams in no cache.
+	sendWindow int64 // bytes of DATA that the client takes
+	outErr     error // error of writes; set when the stream is closed
+	sending    bool  // a Write of the handler is in progress
+	begun      bool  // the response headers are queued
+	hasBody    bool  // DATA may follow them
+	finished   bool  // the response is complete, while the client still sends
+	tooLarge   bool  // the request's header list exceeds the limit
+	writable   sync.Cond
+	outTimer   *time.Timer // write deadline; nil if none was set
+
+	id      uint32
+	request *http.Request           // owned by the handler
+	cancel  context.CancelCauseFunc // of the request's context
 
 	// Request body. The client may send window more bytes of DATA. What has arrived and was not taken by the handler is in arrived. After
 	// that, reads return inErr.
@@ -43,15 +54,6 @@ type stream struct {
 	expects   bool // the client waits for 100 Continue
 	response  response
 	smallBody [smallBytes]byte // backs arrived or reading while the client sends little
-
-	// Response.
-	writable   sync.Cond
-	sendWindow int64       // bytes of DATA that the client takes
-	sending    bool        // a Write of the handler is in progress
-	begun      bool        // the response headers are queued
-	outErr     error       // error of writes; set when the stream is closed
-	finished   bool        // the response is complete, while the client still sends
-	outTimer   *time.Timer // write deadline; nil if none was set
 }
 
 // errHandlerDone is the error of a stream whose handler has returned.

@@ -8,7 +8,7 @@ import (
 
 // area is a rectangle that a follower follows.
 type area struct {
-	rectangle notes.Rectangle
+	found []*event // in the announcement that is being delivered
 	// marks are the last changes sent, by partition, of one that is behind. One that is live is where the hub is, or has queued the rest.
 	marks []mark
 	// ahead are the last changes sent of one that is live, and that has read further than the hub; nil once the hub has come there.
@@ -16,20 +16,9 @@ type area struct {
 	// least is what to catch up with, at least, because it was kept before the call; nil once it has.
 	least []mark
 	// final says that the call ends once it has caught up, with last, which is behind the hub if further notes have come meanwhile.
-	final bool
-	last  []mark
-	found []*event // in the announcement that is being delivered
-}
-
-// boxes returns the parts of a rectangle that do not cross the antimeridian, as corners for the R-tree.
-func boxes(r notes.Rectangle) [][2][2]int32 {
-	if r.West <= r.East {
-		return [][2][2]int32{{{r.West, r.South}, {r.East, r.North}}}
-	}
-	return [][2][2]int32{
-		{{r.West, r.South}, {notes.World.East, r.North}},
-		{{notes.World.West, r.South}, {r.East, r.North}},
-	}
+	final     bool
+	last      []mark
+	rectangle notes.Rectangle
 }
 
 // deliverArea delivers the notes that were found in the area. The caller holds h.mu.

@@ -3,12 +3,9 @@ package live
 import (
 	"hash/fnv"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"example.com/routeguide/gen/routeguide"
 	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/wire"
@@ -20,45 +17,22 @@ type event struct {
 
 	encoding sync.Once
 	field    []byte // encoded FollowNotesResponse with the note, made when it is first needed
-	alone    *events
+	alone    events // the event alone, in list
+	list     [1]*event
 }
 
 func newEvent(change *notes.Change) *event {
-	return &event{Change: change}
+	e := &event{Change: change}
+	e.list[0] = e
+	e.alone.list = e.list[:]
+	return e
 }
 
 // response returns a FollowNotesResponse with the note, encoded. Fields of Protobuf messages concatenate, so that a response with several
 // notes is their concatenation.
 func (e *event) response() []byte {
-	e.encoding.Do(func() { e.field = encodeNote(e.Location, &e.Note) })
+	e.encoding.Do(func() { e.field = appendNote(nil, e.Location, &e.Note) })
 	return e.field
-}
-
-// events returns the event alone.
-func (e *event) events() *events {
-	if e.alone == nil {
-		e.alone = &events{list: []*event{e}}
-	}
-	return e.alone
-}
-
-// encodeNote returns a FollowNotesResponse with one note, encoded. A note that is no RouteNote cannot be, and gives an empty one.
-func encodeNote(location notes.Location, note *notes.Note) []byte {
-	var left routeguide.RouteNote
-	if err := proto.Unmarshal(note.Encoded, &left); err != nil {
-		return []byte{}
-	}
-	encoded, err := proto.Marshal(&routeguidev1.FollowNotesResponse{Notes: []*routeguidev1.Note{{
-		Location:  &routeguide.Point{Latitude: location.Latitude, Longitude: location.Longitude},
-		Text:      left.GetMessage(),
-		Position:  uint64(note.Position),
-		LeaveTime: timestamppb.New(time.Unix(0, note.Time)),
-		Id:        note.ID,
-	}}})
-	if err != nil {
-		return []byte{}
-	}
-	return encoded
 }
 
 // events are consecutive notes for one or more followers: of one location, or of one rectangle and one partition. The hub's lock guards
@@ -79,7 +53,7 @@ func eventsOf(found *[]*event) *events {
 		*found = nil
 		return &events{list: list}
 	}
-	alone := list[0].events()
+	alone := &list[0].alone
 	clear(list)
 	*found = list[:0]
 	return alone

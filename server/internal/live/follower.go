@@ -20,10 +20,20 @@ const (
 // follower is one call that follows, and its bounded queue. Its owner is the goroutine of the call, or the one that sends for it. While the
 // owner is idle, the hub writes to the stream itself; else it queues. If the queue overflows, the follower catches up from the store.
 type follower struct {
+	// The hub looks at these fields whenever it delivers, and finds most followers in no cache: they lie together at the start.
 	hub    *Hub
-	stream *wire.Stream // nil if only the owner can write
-	isChat bool         // its messages are RouteNotes, and not FollowNotesResponses
-	filter uint64       // hash of the filter in cursors
+	stream *wire.Stream  // nil if only the owner can write
+	area   *area         // of FollowNotes of a rectangle; its fields are the hub's
+	sub    *subscription // of FollowNotes of a location
+	isChat bool          // its messages are RouteNotes, and not FollowNotesResponses
+	busy   bool          // the owner is not idle; guarded by the hub's lock, as the rest of this group
+	queue  []delivery
+	behind []*subscription // those that must catch up, less the one that does
+	// cursorAt is when the last cursor was sent.
+	cursorAt  time.Time
+	delivered int64 // notes sent by the hub
+
+	filter uint64 // hash of the filter in cursors
 	// lineage is the hash of the lineage of the store whose notes were sent; 0 until it is known. The owner sets it, with the hub's lock.
 	lineage uint64
 	// wake wakes up an owner that is idle. The hub calls it with h.mu.
@@ -35,19 +45,12 @@ type follower struct {
 	flush      func() error
 
 	// The hub's lock guards the rest.
-	busy        bool // the owner is not idle
-	queue       []delivery
 	queuedBytes int
-	sub         *subscription                    // of FollowNotes of a location
 	subs        map[notes.Location]*subscription // of a chat
-	behind      []*subscription                  // those that must catch up, less the one that does
-	area        *area                            // of FollowNotes of a rectangle
 	slot        int                              // of heartbeats
-	cursorAt    time.Time                        // when the last cursor was sent
 	currentDue  bool                             // "current" is to be sent
 	cursorDue   bool                             // a cursor is to be sent
 	unmarked    bool                             // notes of an area were sent by the owner since the last cursor
-	delivered   int64                            // notes sent by the hub
 }
 
 // delivery is an element of a follower's queue.
@@ -74,9 +77,7 @@ func (h *Hub) join(f *follower) {
 		h.add(f.sub)
 	}
 	if f.area != nil {
-		for _, part := range boxes(f.area.rectangle) {
-			h.areas.Insert(part[0], part[1], f)
-		}
+		h.areas.add(f)
 	}
 }
 
@@ -93,9 +94,7 @@ func (h *Hub) leave(f *follower) {
 		h.remove(sub)
 	}
 	if f.area != nil {
-		for _, part := range boxes(f.area.rectangle) {
-			h.areas.Delete(part[0], part[1], f)
-		}
+		h.areas.remove(f)
 	}
 	f.queue, f.behind = nil, nil
 }

@@ -337,7 +337,7 @@ type message struct {
 
 func (m *message) add(location notes.Location, list []notes.Note) error {
 	for i := range list {
-		m.encoded = append(m.encoded, encodeNote(location, &list[i])...)
+		m.encoded = appendNote(m.encoded, location, &list[i])
 		m.last = &list[i]
 		if len(m.encoded) >= messageBytes {
 			if err := m.send(); err != nil {

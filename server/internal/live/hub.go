@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tidwall/rtree"
-
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/wire"
 )
@@ -86,7 +84,7 @@ type Hub struct {
 	followers [heartbeatSlots]map[*follower]struct{}
 	joined    int // followers so far
 	places    map[notes.Location]*place
-	areas     rtree.RTreeGN[int32, *follower]
+	areas     grid
 	batch     wire.Batch
 	now       time.Time // of the delivery in progress
 	// foundPlaces and foundAreas are those of the notes that are being delivered.
@@ -208,6 +206,9 @@ func (h *Hub) announceAll() {
 	for _, announcement := range h.inbox.take() {
 		h.announce(announcement)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.batch.Flush()
 }
 
 // start subscribes to the store, unless the hub has done so.
@@ -400,7 +401,6 @@ func (h *Hub) announce(announcement notes.Announcement) {
 	before := h.marks[partition]
 	h.marks[partition] = last
 	h.deliver(partition, before, changes)
-	h.batch.Flush()
 }
 
 // isForgotten returns whether a note was forgotten before it was announced.
@@ -451,8 +451,7 @@ func (h *Hub) find(change *notes.Change) {
 		}
 		here.found = append(here.found, found)
 	}
-	corner := [2]int32{change.Location.Longitude, change.Location.Latitude}
-	h.areas.Search(corner, corner, func(_, _ [2]int32, follower *follower) bool {
+	h.areas.find(change.Location, func(follower *follower) {
 		if found == nil {
 			found = newEvent(change)
 		}
@@ -460,6 +459,5 @@ func (h *Hub) find(change *notes.Change) {
 			h.foundAreas = append(h.foundAreas, follower)
 		}
 		follower.area.found = append(follower.area.found, found)
-		return true
 	})
 }

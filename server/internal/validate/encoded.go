@@ -18,15 +18,9 @@ const (
 // field at most once, in order, and no unknown fields, it returns the location in E7 degrees and true. False does not
 // mean that the note is invalid: decode it and call [Note].
 func EncodedNote(encoded []byte) (latitude, longitude int32, ok bool) {
-	location, rest, ok := encodedBytes(noteLocation, encoded)
+	location, _, ok := splitNote(encoded)
 	if !ok {
 		return 0, 0, false
-	}
-	if len(rest) > 0 {
-		message, more, ok := encodedBytes(noteMessage, rest)
-		if !ok || len(more) > 0 || !utf8.Valid(message) {
-			return 0, 0, false
-		}
 	}
 	latitude, location = encodedInt32(pointLatitude, location)
 	longitude, location = encodedInt32(pointLongitude, location)
@@ -34,6 +28,22 @@ func EncodedNote(encoded []byte) (latitude, longitude int32, ok bool) {
 		latitude >= -MaxLatitude && latitude <= MaxLatitude &&
 		longitude >= -MaxLongitude && longitude <= MaxLongitude
 	return latitude, longitude, ok
+}
+
+// EncodedText is a fast path that returns the text of a valid note without decoding it, or false where [EncodedNote] may.
+func EncodedText(encoded []byte) (text []byte, ok bool) {
+	_, text, ok = splitNote(encoded)
+	return text, ok
+}
+
+// splitNote returns the encoded fields of a note that has each at most once, in order, and no unknown fields.
+func splitNote(encoded []byte) (location, text []byte, ok bool) {
+	location, rest, ok := encodedBytes(noteLocation, encoded)
+	if !ok || len(rest) == 0 {
+		return location, nil, ok
+	}
+	text, rest, ok = encodedBytes(noteMessage, rest)
+	return location, text, ok && len(rest) == 0 && utf8.Valid(text)
 }
 
 // encodedBytes returns the value of a leading bytes field, and the rest.

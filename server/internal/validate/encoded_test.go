@@ -27,6 +27,9 @@ func TestEncodedNoteAcceptsCanonicalEncoding(t *testing.T) {
 		{Location: point(-1, 0), Message: "é"},
 		{Location: point(validate.MaxLatitude, -validate.MaxLongitude), Message: "note"},
 	} {
+		if text, ok := validate.EncodedText(encode(t, note)); !ok || string(text) != note.GetMessage() {
+			t.Errorf("%v has the text %q, %v", note, text, ok)
+		}
 		latitude, longitude, ok := validate.EncodedNote(encode(t, note))
 		if location := note.GetLocation(); !ok || latitude != location.GetLatitude() || longitude != location.GetLongitude() {
 			t.Errorf("%v is at %d, %d, %v", note, latitude, longitude, ok)
@@ -74,6 +77,9 @@ func FuzzEncodedNote(f *testing.F) {
 		}
 		if location := note.GetLocation(); latitude != location.GetLatitude() || longitude != location.GetLongitude() {
 			t.Errorf("got %d, %d, want %v", latitude, longitude, location)
+		}
+		if text, ok := validate.EncodedText(encoded); !ok || string(text) != note.GetMessage() {
+			t.Errorf("the text is %q, %v, want %q", text, ok, note.GetMessage())
 		}
 		if unknown := note.ProtoReflect().GetUnknown(); len(unknown) > 0 {
 			t.Errorf("%x is unknown", unknown)

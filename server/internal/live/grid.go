@@ -1,0 +1,114 @@
+package live
+
+import (
+	"math/bits"
+	"slices"
+
+	"example.com/routeguide/server/internal/notes"
+)
+
+// grid finds the followers whose rectangles contain a location. It is a hierarchical grid: a rectangle is in the cells of the level
+// whose cells are as large as the rectangle or up to twice as large, so it is in four cells at most, and a location is in one
+// cell of each level that is in use. The zero value is empty.
+type grid struct {
+	cells  map[cell][]box
+	levels [33]int // boxes by level, once for each cell
+}
+
+// cell is a square of a level, whose sides are 2^level E7 degrees. Its column and row count from the south-western corner of int32.
+type cell struct {
+	column, row uint32
+	level       int
+}
+
+// box is the part of a follower's rectangle that does not cross the antimeridian. Bounds and pointer lie together: most of the cost of a
+// search is memory access.
+type box struct {
+	south, west, north, east int32
+	follower                 *follower
+}
+
+// boxesOf returns the parts of a follower's rectangle.
+func boxesOf(f *follower) []box {
+	r := f.area.rectangle
+	if r.West <= r.East {
+		return []box{{r.South, r.West, r.North, r.East, f}}
+	}
+	return []box{
+		{r.South, r.West, r.North, notes.World.East, f},
+		{r.South, notes.World.West, r.North, r.East, f},
+	}
+}
+
+// unsigned maps a coordinate to an unsigned one, in the same order.
+func unsigned(coordinate int32) uint32 { return uint32(coordinate) ^ 1<<31 }
+
+// cellAt returns the cell of a level at a location.
+func cellAt(level int, latitude, longitude int32) cell {
+	return cell{unsigned(longitude) >> level, unsigned(latitude) >> level, level}
+}
+
+// cells returns the cells of a box, four at most.
+func (b *box) cells() []cell {
+	size := max(unsigned(b.north)-unsigned(b.south), unsigned(b.east)-unsigned(b.west))
+	level := bits.Len32(size)
+	first, last := cellAt(level, b.south, b.west), cellAt(level, b.north, b.east)
+	var cells []cell
+	for column := first.column; ; column++ {
+		for row := first.row; ; row++ {
+			cells = append(cells, cell{column, row, level})
+			if row == last.row {
+				break
+			}
+		}
+		if column == last.column {
+			return cells
+		}
+	}
+}
+
+// add adds a follower of a rectangle.
+func (g *grid) add(f *follower) {
+	if g.cells == nil {
+		g.cells = make(map[cell][]box)
+	}
+	for _, box := range boxesOf(f) {
+		for _, cell := range box.cells() {
+			g.cells[cell] = append(g.cells[cell], box)
+			g.levels[cell.level]++
+		}
+	}
+}
+
+// remove is the inverse of add.
+func (g *grid) remove(f *follower) {
+	for _, removed := range boxesOf(f) {
+		for _, cell := range removed.cells() {
+			boxes := g.cells[cell]
+			i := slices.Index(boxes, removed)
+			last := len(boxes) - 1
+			boxes[i], boxes[last] = boxes[last], box{}
+			if g.levels[cell.level]--; last == 0 {
+				delete(g.cells, cell)
+			} else {
+				g.cells[cell] = boxes[:last]
+			}
+		}
+	}
+}
+
+// find calls found for each follower whose rectangle contains a location, once.
+func (g *grid) find(location notes.Location, found func(f *follower)) {
+	for level, count := range g.levels {
+		if count == 0 {
+			continue
+		}
+		boxes := g.cells[cellAt(level, location.Latitude, location.Longitude)]
+		for i := range boxes {
+			box := &boxes[i]
+			if box.south <= location.Latitude && location.Latitude <= box.north && box.west <= location.Longitude && location.Longitude <= box.east {
+				found(box.follower)
+			}
+		}
+	}
+}
