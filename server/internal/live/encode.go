@@ -15,6 +15,7 @@ import (
 // Field numbers of proto/routeguide/v1/note_service.proto, and of what it imports.
 const (
 	responseNotes  protowire.Number = 1
+	responseCursor protowire.Number = 2
 	noteLocation   protowire.Number = 1
 	noteText       protowire.Number = 2
 	notePosition   protowire.Number = 3
@@ -66,6 +67,11 @@ func appendNote(buffer []byte, location notes.Location, note *notes.Note) []byte
 		buffer = append(appendTag(buffer, noteID, len(note.ID)), note.ID...)
 	}
 	return buffer
+}
+
+// cursorField returns a FollowNotesResponse with a cursor, encoded.
+func cursorField(cursor []byte) []byte {
+	return append(appendTag(nil, responseCursor, len(cursor)), cursor...)
 }
 
 // sizeOfField returns the size of a field of so many bytes, whose tag has one.

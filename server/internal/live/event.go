@@ -2,11 +2,7 @@ package live
 
 import (
 	"hash/fnv"
-	"sync"
 
-	"google.golang.org/protobuf/proto"
-
-	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/wire"
 )
@@ -15,24 +11,16 @@ import (
 type event struct {
 	*notes.Change
 
-	encoding sync.Once
-	field    []byte // encoded FollowNotesResponse with the note, made when it is first needed
+	response []byte // encoded FollowNotesResponse with the note
 	alone    events // the event alone, in list
 	list     [1]*event
 }
 
 func newEvent(change *notes.Change) *event {
-	e := &event{Change: change}
+	e := &event{Change: change, response: appendNote(nil, change.Location, &change.Note)}
 	e.list[0] = e
 	e.alone.list = e.list[:]
 	return e
-}
-
-// response returns a FollowNotesResponse with the note, encoded. Fields of Protobuf messages concatenate, so that a response with several
-// notes is their concatenation.
-func (e *event) response() []byte {
-	e.encoding.Do(func() { e.field = appendNote(nil, e.Location, &e.Note) })
-	return e.field
 }
 
 // events are consecutive notes for one or more followers: of one location, or of one rectangle and one partition. The hub's lock guards
@@ -69,14 +57,15 @@ func (e *events) bytes() (size int) {
 	return size
 }
 
-// message returns a FollowNotesResponse, encoded.
+// message returns a FollowNotesResponse, encoded. Fields of Protobuf messages concatenate, so that a response with several notes is the
+// concatenation of theirs.
 func (e *events) message() []byte {
 	if len(e.list) == 1 {
-		return e.list[0].response()
+		return e.list[0].response
 	}
 	var message []byte
 	for _, event := range e.list {
-		message = append(message, event.response()...)
+		message = append(message, event.response...)
 	}
 	return message
 }
@@ -97,12 +86,6 @@ func (e *events) envelope() []byte {
 		e.response = wire.AppendEnvelope(nil, e.message())
 	}
 	return e.response
-}
-
-// cursorField returns a FollowNotesResponse with a cursor, encoded.
-func cursorField(cursor []byte) []byte {
-	encoded, _ := proto.Marshal(&routeguidev1.FollowNotesResponse{Cursor: cursor}) // It cannot fail: there is no string.
-	return encoded
 }
 
 // markOfChange returns the mark of a change in its partition.
