@@ -43,7 +43,7 @@ check: lint ## Lint, and run the short tests: for the loop while working
 test: tools testweb ## Run all tests with the race detector, and the interop tests against stock tools
 	go test -race -count=1 ./...
 	@echo "Again, without the race detector: with it, sockets are read and written by package net."
-	go test -count=1 ./server/h2 ./server/wire
+	go test -count=1 ./server/h2 ./server/wire ./server/internal/httpserver ./server/internal/service
 	cd $(INTEROP) && go test -count=1 ./...
 	@echo "Again, on net/http's HTTP/2 server. h2spec is about our own, and the conformance suite has run on both."
 	ROUTEGUIDE_HTTP2=net/http go test -race -count=1 ./server/internal/service

@@ -280,7 +280,7 @@ func (c *conn) ackIsDue() {
 	defer c.mu.Unlock()
 	o := &c.output
 	o.ackIsTimed = false
-	if o.control == 0 || o.writing {
+	if o.control == 0 || o.writing || o.ended {
 		return
 	}
 	if left := time.Until(o.ackDue); left > 0 {

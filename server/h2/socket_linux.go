@@ -22,12 +22,13 @@ var (
 	start = time.Now()
 )
 
-// socket is a TCP connection whose system calls Go's scheduler is not told of. They never block, so that no other goroutine need take the
-// thread's place. But a call that it is told of wakes the monitor thread of the runtime (sysmon) if all goroutines were waiting, as they are
+// socket is a TCP connection whose system calls Go's scheduler is not told of. They do not wait for the peer, so that no other goroutine need
+// take the thread's place. But a call that it is told of wakes the monitor thread of the runtime (sysmon) if all goroutines were waiting, as they are
 // between the messages of a server that is not saturated, and that thread then takes a quarter of the server's CPU time.
 //
-// The monitor also preempts goroutines that run for long, and wakes at the next timer by itself. So that it does not sleep for long beside
-// such goroutines, the scheduler is told of one call in toldInterval.
+// The monitor also preempts goroutines that run for long. So that it does not sleep for long beside such goroutines, the scheduler is told of
+// one call in toldInterval. Where no goroutine gets to such a call, the monitor wakes at the next timer: that of the watchdog is due
+// within a second.
 //
 // The race detector learns from the calls that it is told of what happens before what: with it, [net.TCPConn] is used.
 type socket struct {

@@ -3,6 +3,7 @@ package live
 import (
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -30,7 +31,7 @@ const (
 // numbersBytes is more than the size of a message of two numbers.
 const numbersBytes = 24
 
-// appendNote appends a FollowNotesResponse with one note, encoded, or nothing if the note is no RouteNote. It is done for each note that
+// appendNote appends a FollowNotesResponse with one note, encoded, or nothing if the note is no RouteNote, or its ID is not UTF-8. It is done for each note that
 // anybody hears, and package proto takes five times as long.
 func appendNote(buffer []byte, location notes.Location, note *notes.Note) []byte {
 	text, ok := validate.EncodedText(note.Encoded)
@@ -41,14 +42,18 @@ func appendNote(buffer []byte, location notes.Location, note *notes.Note) []byte
 		}
 		text = []byte(left.GetMessage())
 	}
-	var pointArray, timeArray [numbersBytes]byte
+	if !utf8.ValidString(note.ID) {
+		return buffer
+	}
+	var pointArray, timeArray, positionArray [numbersBytes]byte
 	point := appendNumber(pointArray[:0], pointLatitude, uint64(location.Latitude))
 	point = appendNumber(point, pointLongitude, uint64(location.Longitude))
 	at := time.Unix(0, note.Time)
 	moment := appendNumber(timeArray[:0], timeSeconds, uint64(at.Unix()))
 	moment = appendNumber(moment, timeNanos, uint64(at.Nanosecond()))
+	position := appendNumber(positionArray[:0], notePosition, uint64(note.Position))
 
-	size := sizeOfField(len(point)) + sizeOfField(len(moment)) + 1 + protowire.SizeVarint(uint64(note.Position))
+	size := sizeOfField(len(point)) + sizeOfField(len(moment)) + len(position)
 	if len(text) > 0 {
 		size += sizeOfField(len(text))
 	}
@@ -61,7 +66,7 @@ func appendNote(buffer []byte, location notes.Location, note *notes.Note) []byte
 	if len(text) > 0 {
 		buffer = append(appendTag(buffer, noteText, len(text)), text...)
 	}
-	buffer = appendNumber(buffer, notePosition, uint64(note.Position))
+	buffer = append(buffer, position...)
 	buffer = append(appendTag(buffer, noteLeaveTime, len(moment)), moment...)
 	if len(note.ID) > 0 {
 		buffer = append(appendTag(buffer, noteID, len(note.ID)), note.ID...)

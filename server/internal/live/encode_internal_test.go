@@ -42,7 +42,7 @@ func TestAppendNote(t *testing.T) {
 			encoded = slices.Concat(marshal(&routeguide.RouteNote{Message: left.GetMessage()}), marshal(&routeguide.RouteNote{Location: location}))
 		}
 		note := &notes.Note{
-			Position: notes.Position([]uint64{1, random.Uint64N(1 << 20), math.MaxUint64}[random.IntN(3)]),
+			Position: notes.Position([]uint64{0, 1, random.Uint64N(1 << 20), math.MaxUint64}[random.IntN(4)]),
 			Time:     []int64{0, 1e9, -1, random.Int64(), math.MinInt64}[random.IntN(5)],
 			ID:       text(notes.MaxID),
 			Encoded:  encoded,
@@ -60,7 +60,13 @@ func TestAppendNote(t *testing.T) {
 			t.Fatalf("got %v, %v, want %v", &got, err, want)
 		}
 	}
-	if got := appendNote([]byte("before"), notes.Location{}, &notes.Note{Encoded: []byte{0xff}}); string(got) != "before" {
-		t.Errorf("a note that is no RouteNote is encoded as %q", got)
+	for name, note := range map[string]*notes.Note{
+		"no RouteNote": {Position: 1, Encoded: []byte{0xff}},
+		"a bad text":   {Position: 1, Encoded: []byte{0x0a, 0, 0x12, 1, 0xff}},
+		"a bad ID":     {Position: 1, Encoded: []byte{0x0a, 0}, ID: "\x00\xff"},
+	} {
+		if got := appendNote([]byte("before"), notes.Location{}, note); string(got) != "before" {
+			t.Errorf("%s is encoded as %q", name, got)
+		}
 	}
 }

@@ -7,20 +7,29 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-// event is a note that is delivered. Followers share it. The hub's lock guards alone.
+// event is a note that is delivered. Followers share it. The hub's lock guards alone, and encoded until a follower of locations or
+// rectangles has queued it.
 type event struct {
 	*notes.Change
 
-	response []byte // encoded FollowNotesResponse with the note
-	alone    events // the event alone, in list
-	list     [1]*event
+	encoded []byte // FollowNotesResponse with the note, made when it is first needed: chats do not need it
+	alone   events // the event alone, in list
+	list    [1]*event
 }
 
 func newEvent(change *notes.Change) *event {
-	e := &event{Change: change, response: appendNote(nil, change.Location, &change.Note)}
+	e := &event{Change: change}
 	e.list[0] = e
 	e.alone.list = e.list[:]
 	return e
+}
+
+// encode returns a FollowNotesResponse with the note, encoded.
+func (e *event) encode() []byte {
+	if e.encoded == nil {
+		e.encoded = appendNote([]byte{}, e.Location, &e.Note)
+	}
+	return e.encoded
 }
 
 // events are consecutive notes for one or more followers: of one location, or of one rectangle and one partition. The hub's lock guards
@@ -61,13 +70,20 @@ func (e *events) bytes() (size int) {
 // concatenation of theirs.
 func (e *events) message() []byte {
 	if len(e.list) == 1 {
-		return e.list[0].response
+		return e.list[0].encode()
 	}
 	var message []byte
 	for _, event := range e.list {
-		message = append(message, event.response...)
+		message = append(message, event.encode()...)
 	}
 	return message
+}
+
+// encode makes the encodings of all notes, so that the owner of a follower finds them.
+func (e *events) encode() {
+	for _, event := range e.list {
+		event.encode()
+	}
 }
 
 // chatEnvelopes returns the notes as envelopes of RouteNotes.

@@ -128,7 +128,10 @@ func (f *follower) deliver(d delivery) {
 	if len(f.queue) == maxQueued || len(f.queue) > 0 && f.queuedBytes+size > maxQueuedBytes {
 		f.overflow(d)
 	} else {
-		if d.sub != nil && !f.isChat {
+		switch {
+		case f.area != nil:
+			d.events.encode()
+		case !f.isChat:
 			f.mark(d.events)
 		}
 		f.queue = append(f.queue, d)

@@ -8,8 +8,8 @@ import (
 )
 
 // grid finds the followers whose rectangles contain a location. It is a hierarchical grid: a rectangle is in the cells of the level
-// whose cells are as large as the rectangle or up to twice as large, so it is in four cells at most, and a location is in one
-// cell of each level that is in use. The zero value is empty.
+// whose cells are longer than its longer side, and up to twice as long, so each part of it is in four cells at most, and a location is in one
+// cell of each level that is in use. Long and narrow rectangles share few large cells, all of whose boxes are looked at. The zero value is empty.
 type grid struct {
 	cells  map[cell][]box
 	levels [33]int // boxes by level, once for each cell

@@ -25,6 +25,8 @@ const (
 	storeTimeout = 5 * time.Second
 	// heartbeatSlots is the number of groups of followers that get their heartbeats in turn, one a second.
 	heartbeatSlots = 15
+	// flushInterval is how long what was delivered may wait for the next notes, to be written together.
+	flushInterval = time.Millisecond
 	// maxInbox is the size of the announcements that wait for the hub, in bytes. Further ones are dropped: followers catch up.
 	maxInbox = 32 << 20
 	// changeOverhead is the memory of a waiting change besides its note, in bytes.
@@ -87,6 +89,7 @@ type Hub struct {
 	areas     grid
 	batch     wire.Batch
 	now       time.Time // of the delivery in progress
+	flushedAt time.Time // when the batch was flushed
 	// foundPlaces and foundAreas are those of the notes that are being delivered.
 	foundPlaces []*place
 	foundAreas  []*follower
@@ -209,6 +212,7 @@ func (h *Hub) announceAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.batch.Flush()
+	h.flushedAt = time.Now()
 }
 
 // start subscribes to the store, unless the hub has done so.
@@ -401,6 +405,10 @@ func (h *Hub) announce(announcement notes.Announcement) {
 	before := h.marks[partition]
 	h.marks[partition] = last
 	h.deliver(partition, before, changes)
+	if h.now.Sub(h.flushedAt) >= flushInterval {
+		h.batch.Flush()
+		h.flushedAt = h.now
+	}
 }
 
 // isForgotten returns whether a note was forgotten before it was announced.
