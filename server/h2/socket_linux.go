@@ -14,7 +14,7 @@ import (
 )
 
 // toldInterval is how often the scheduler is told of a system call.
-const toldInterval = 100 * time.Millisecond
+const toldInterval = time.Second
 
 // told is when the scheduler was told last, in nanoseconds since start. It is for the process, as the scheduler is.
 var (
@@ -28,7 +28,7 @@ var (
 //
 // The monitor also preempts goroutines that run for long. So that it does not sleep for long beside such goroutines, the scheduler is told of
 // one call in toldInterval. Where no goroutine gets to such a call, the monitor wakes at the next timer: that of the watchdog is due
-// within a second.
+// within the same time.
 //
 // The race detector learns from the calls that it is told of what happens before what: with it, [net.TCPConn] is used.
 type socket struct {

@@ -64,7 +64,7 @@ func TestSocketTellsScheduler(t *testing.T) {
 	} {
 		calls, changes, last := 0, 0, told.Load()
 		begun := time.Now()
-		for ; time.Since(begun) < 5*toldInterval; calls++ {
+		for ; time.Since(begun) < 3*toldInterval/2; calls++ {
 			if err := call(); err != nil {
 				t.Fatal(err)
 			}
