@@ -61,30 +61,31 @@ func appendNote(buffer []byte, location notes.Location, note *notes.Note) []byte
 		size += sizeOfField(len(note.ID))
 	}
 	buffer = slices.Grow(buffer, sizeOfField(size))
-	buffer = appendTag(buffer, responseNotes, size)
-	buffer = append(appendTag(buffer, noteLocation, len(point)), point...)
+	buffer = protowire.AppendVarint(protowire.AppendTag(buffer, responseNotes, protowire.BytesType), uint64(size))
+	buffer = appendBytes(buffer, noteLocation, point)
 	if len(text) > 0 {
-		buffer = append(appendTag(buffer, noteText, len(text)), text...)
+		buffer = appendBytes(buffer, noteText, text)
 	}
 	buffer = append(buffer, position...)
-	buffer = append(appendTag(buffer, noteLeaveTime, len(moment)), moment...)
+	buffer = appendBytes(buffer, noteLeaveTime, moment)
 	if len(note.ID) > 0 {
-		buffer = append(appendTag(buffer, noteID, len(note.ID)), note.ID...)
+		buffer = appendBytes(buffer, noteID, note.ID)
 	}
 	return buffer
 }
 
 // cursorField returns a FollowNotesResponse with a cursor, encoded.
 func cursorField(cursor []byte) []byte {
-	return append(appendTag(nil, responseCursor, len(cursor)), cursor...)
+	return appendBytes(nil, responseCursor, cursor)
 }
 
 // sizeOfField returns the size of a field of so many bytes, whose tag has one.
 func sizeOfField(length int) int { return 1 + protowire.SizeBytes(length) }
 
-// appendTag appends the tag and the length of a field of bytes.
-func appendTag(buffer []byte, number protowire.Number, length int) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(buffer, number, protowire.BytesType), uint64(length))
+// appendBytes appends a field of bytes, even if it is empty.
+func appendBytes[Bytes []byte | string](buffer []byte, number protowire.Number, value Bytes) []byte {
+	buffer = protowire.AppendVarint(protowire.AppendTag(buffer, number, protowire.BytesType), uint64(len(value)))
+	return append(buffer, value...)
 }
 
 // appendNumber appends a number, unless it is 0, which is the default.

@@ -253,5 +253,5 @@ func (h *Hub) heartbeat(slot int) {
 		f.cursorDue = true
 		f.wakeUp()
 	}
-	h.batch.Flush()
+	h.flush(h.now)
 }

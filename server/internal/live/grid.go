@@ -24,20 +24,20 @@ type cell struct {
 // box is the part of a follower's rectangle that does not cross the antimeridian. Bounds and pointer lie together: most of the cost of a
 // search is memory access.
 type box struct {
-	south, west, north, east int32
-	follower                 *follower
+	notes.Rectangle
+
+	follower *follower
 }
 
 // boxesOf returns the parts of a follower's rectangle.
 func boxesOf(f *follower) []box {
 	r := f.area.rectangle
 	if r.West <= r.East {
-		return []box{{r.South, r.West, r.North, r.East, f}}
+		return []box{{r, f}}
 	}
-	return []box{
-		{r.South, r.West, r.North, notes.World.East, f},
-		{r.South, notes.World.West, r.North, r.East, f},
-	}
+	western, eastern := r, r
+	western.West, eastern.East = notes.World.West, notes.World.East
+	return []box{{western, f}, {eastern, f}}
 }
 
 // unsigned maps a coordinate to an unsigned one, in the same order.
@@ -50,9 +50,9 @@ func cellAt(level int, latitude, longitude int32) cell {
 
 // cells returns the cells of a box, four at most.
 func (b *box) cells() []cell {
-	size := max(unsigned(b.north)-unsigned(b.south), unsigned(b.east)-unsigned(b.west))
+	size := max(unsigned(b.North)-unsigned(b.South), unsigned(b.East)-unsigned(b.West))
 	level := bits.Len32(size)
-	first, last := cellAt(level, b.south, b.west), cellAt(level, b.north, b.east)
+	first, last := cellAt(level, b.South, b.West), cellAt(level, b.North, b.East)
 	var cells []cell
 	for column := first.column; ; column++ {
 		for row := first.row; ; row++ {
@@ -105,9 +105,8 @@ func (g *grid) find(location notes.Location, found func(f *follower)) {
 		}
 		boxes := g.cells[cellAt(level, location.Latitude, location.Longitude)]
 		for i := range boxes {
-			box := &boxes[i]
-			if box.south <= location.Latitude && location.Latitude <= box.north && box.west <= location.Longitude && location.Longitude <= box.east {
-				found(box.follower)
+			if boxes[i].Contains(location) {
+				found(boxes[i].follower)
 			}
 		}
 	}

@@ -80,14 +80,15 @@ func TestGridCells(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 100_000 {
 		size := uint32(1) << random.IntN(32)
-		b := box{south: int32(random.Uint32()), west: int32(random.Uint32())}
-		b.north = int32(min(int64(b.south)+int64(random.Uint32N(size)), math.MaxInt32))
-		b.east = int32(min(int64(b.west)+int64(random.Uint32N(size)), math.MaxInt32))
+		var b box
+		b.South, b.West = int32(random.Uint32()), int32(random.Uint32())
+		b.North = int32(min(int64(b.South)+int64(random.Uint32N(size)), math.MaxInt32))
+		b.East = int32(min(int64(b.West)+int64(random.Uint32N(size)), math.MaxInt32))
 		cells := b.cells()
 		if len(cells) == 0 || len(cells) > 4 {
 			t.Fatalf("%+v is in %d cells", b, len(cells))
 		}
-		longest := max(int64(b.north)-int64(b.south), int64(b.east)-int64(b.west))
+		longest := max(int64(b.North)-int64(b.South), int64(b.East)-int64(b.West))
 		if side := int64(1) << cells[0].level; side <= longest || side > max(2*longest, 1) {
 			t.Fatalf("%+v is in cells of %d", b, side)
 		}

@@ -211,8 +211,13 @@ func (h *Hub) announceAll() {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.flush(time.Now())
+}
+
+// flush writes what was delivered. The caller holds h.mu.
+func (h *Hub) flush(now time.Time) {
 	h.batch.Flush()
-	h.flushedAt = time.Now()
+	h.flushedAt = now
 }
 
 // start subscribes to the store, unless the hub has done so.
@@ -406,8 +411,7 @@ func (h *Hub) announce(announcement notes.Announcement) {
 	h.marks[partition] = last
 	h.deliver(partition, before, changes)
 	if h.now.Sub(h.flushedAt) >= flushInterval {
-		h.batch.Flush()
-		h.flushedAt = h.now
+		h.flush(h.now)
 	}
 }
 

@@ -1,0 +1,81 @@
+package h2_test
+
+import (
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"example.com/routeguide/server/h2"
+)
+
+// A PING is answered even if a handler has written, and does not flush.
+func TestPingAckDoesNotWaitForFlush(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		write := make(chan struct{})
+		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(func(response http.ResponseWriter, request *http.Request) {
+			_ = http.NewResponseController(response).Flush()
+			<-write
+			_, _ = io.WriteString(response, "not flushed")
+			<-request.Context().Done()
+		})})
+		c := newClient(t, pipes.Dial(t))
+		c.post(1, "/")
+		synctest.Wait()
+		close(write)
+		synctest.Wait()
+		c.sync()
+	})
+}
+
+// The answer to a PING waits for other output to join: for 5 ms, and for 20 ms after another one within a second. Without a
+// stream, there is nothing to wait for.
+func TestPingAckWaitsForOutput(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		flush := make(chan struct{})
+		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
+			for range flush {
+				_ = http.NewResponseController(response).Flush()
+				_, _ = io.WriteString(response, "x")
+			}
+		})})
+		defer close(flush)
+		c := newClient(t, pipes.Dial(t))
+		ping := func(want time.Duration, meanwhile func()) {
+			t.Helper()
+			synctest.Wait() // Nothing is being written.
+			begin := time.Now()
+			c.must(c.WritePing(false, [8]byte{}))
+			synctest.Wait()
+			meanwhile()
+			c.await(http2.FramePing, 0)
+			if passed := time.Since(begin); passed != want {
+				t.Errorf("the answer comes after %v, want %v", passed, want)
+			}
+		}
+		idle := func() {}
+		write := func() {
+			flush <- struct{}{}
+			synctest.Wait()
+		}
+		ping(0, idle)
+		c.get(1, "/")
+		write()
+		c.await(http2.FrameHeaders, 1)
+		time.Sleep(time.Second)
+		ping(5*time.Millisecond, idle)
+		ping(20*time.Millisecond, idle)
+		ping(10*time.Millisecond, func() { // It joins.
+			time.Sleep(10 * time.Millisecond)
+			write()
+		})
+		ping(20*time.Millisecond, idle) // It waits as long, although the timer of the last one runs still.
+		time.Sleep(time.Second)
+		ping(5*time.Millisecond, idle)
+	})
+}
