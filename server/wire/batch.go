@@ -6,6 +6,9 @@ func AppendEnvelope(buffer, message []byte) []byte {
 	return append(append(buffer, 0, byte(size>>24), byte(size>>16), byte(size>>8), byte(size)), message...)
 }
 
+// MessageOf returns the message in an envelope that [AppendEnvelope] has appended to an empty buffer.
+func MessageOf(envelope []byte) []byte { return envelope[prefixSize:] }
+
 // queuer is what package h2's response writers can do.
 type queuer interface {
 	TryWrite(data []byte) (flush func(), ok bool)

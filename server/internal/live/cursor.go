@@ -42,9 +42,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encode returns a cursor for a filter.
-func (c *cursor) encode(lineage, filter uint64) []byte {
-	encoded := make([]byte, 0, cursorHead+cursorTail+16+8*len(c.marks))
+// append appends a cursor for a filter, encoded, to an empty buffer.
+func (c *cursor) append(encoded []byte, lineage, filter uint64) []byte {
 	encoded = append(encoded, cursorVersion)
 	encoded = binary.BigEndian.AppendUint64(encoded, lineage)
 	encoded = binary.BigEndian.AppendUint64(encoded, filter)

@@ -74,11 +74,6 @@ func appendNote(buffer []byte, location notes.Location, note *notes.Note) []byte
 	return buffer
 }
 
-// cursorField returns a FollowNotesResponse with a cursor, encoded.
-func cursorField(cursor []byte) []byte {
-	return appendBytes(nil, responseCursor, cursor)
-}
-
 // sizeOfField returns the size of a field of so many bytes, whose tag has one.
 func sizeOfField(length int) int { return 1 + protowire.SizeBytes(length) }
 

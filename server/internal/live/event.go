@@ -1,20 +1,19 @@
 package live
 
 import (
+	"encoding/binary"
 	"hash/fnv"
 
 	"example.com/routeguide/server/internal/notes"
 	"example.com/routeguide/server/wire"
 )
 
-// event is a note that is delivered. Followers share it. The hub's lock guards alone, and encoded until a follower of locations or
-// rectangles has queued it.
+// event is a note that is delivered. Followers share it.
 type event struct {
 	*notes.Change
 
-	encoded []byte // FollowNotesResponse with the note, made when it is first needed: chats do not need it
-	alone   events // the event alone, in list
-	list    [1]*event
+	alone events // the event alone, in list
+	list  [1]*event
 }
 
 func newEvent(change *notes.Change) *event {
@@ -24,23 +23,14 @@ func newEvent(change *notes.Change) *event {
 	return e
 }
 
-// encode returns a FollowNotesResponse with the note, encoded.
-func (e *event) encode() []byte {
-	if e.encoded == nil {
-		e.encoded = appendNote([]byte{}, e.Location, &e.Note)
-	}
-	return e.encoded
-}
-
-// events are consecutive notes for one or more followers: of one location, or of one rectangle and one partition. The hub's lock guards
-// the encodings, which are made once.
+// events are consecutive notes for one or more followers: of one location, or of one rectangle and one partition. Their encodings are made
+// when they are first needed, since each kind of follower needs another one. The hub's lock guards them, until an owner has them in its queue.
 type events struct {
-	list       []*event
-	response   []byte // envelope of a FollowNotesResponse
-	marked     []byte // FollowNotesResponse with a cursor, for followers of one location
-	withCursor []byte // its envelope
-	chat       []byte // envelopes of RouteNotes
-	end        mark   // of the last note, for followers of one location
+	list     []*event
+	response []byte // envelope of a FollowNotesResponse
+	marked   []byte // the same with a cursor, for followers of one location
+	chat     []byte // envelopes of RouteNotes
+	end      mark   // of the last note, for followers of one location
 }
 
 // eventsOf returns what was found, and empties it.
@@ -66,23 +56,32 @@ func (e *events) bytes() (size int) {
 	return size
 }
 
-// message returns a FollowNotesResponse, encoded. Fields of Protobuf messages concatenate, so that a response with several notes is the
-// concatenation of theirs.
-func (e *events) message() []byte {
+// envelope returns the envelope of a FollowNotesResponse. Fields of Protobuf messages concatenate, so that a response with several notes is
+// the concatenation of theirs.
+func (e *events) envelope() []byte {
+	if e.response != nil {
+		return e.response
+	}
+	var array [512]byte
+	message := array[:0]
 	if len(e.list) == 1 {
-		return e.list[0].encode()
+		message = appendNote(message, e.list[0].Location, &e.list[0].Note)
+	} else {
+		for _, event := range e.list {
+			message = append(message, event.alone.message()...)
+		}
 	}
-	var message []byte
-	for _, event := range e.list {
-		message = append(message, event.encode()...)
-	}
-	return message
+	e.response = wire.AppendEnvelope(nil, message)
+	return e.response
 }
+
+// message returns a FollowNotesResponse, encoded.
+func (e *events) message() []byte { return wire.MessageOf(e.envelope()) }
 
 // encode makes the encodings of all notes, so that the owner of a follower finds them.
 func (e *events) encode() {
 	for _, event := range e.list {
-		event.encode()
+		event.alone.envelope()
 	}
 }
 
@@ -96,25 +95,23 @@ func (e *events) chatEnvelopes() []byte {
 	return e.chat
 }
 
-// envelope returns the envelope of a FollowNotesResponse.
-func (e *events) envelope() []byte {
-	if e.response == nil {
-		e.response = wire.AppendEnvelope(nil, e.message())
-	}
-	return e.response
-}
-
 // markOfChange returns the mark of a change in its partition.
 func markOfChange(change *notes.Change) mark {
+	var key [24]byte // on the stack: this is done for each announcement
+	binary.BigEndian.PutUint64(key[:], uint64(uint32(change.Location.Latitude)))
+	binary.BigEndian.PutUint64(key[8:], uint64(uint32(change.Location.Longitude)))
+	binary.BigEndian.PutUint64(key[16:], uint64(change.Note.Position))
 	hash := fnv.New32a()
-	writeNumbers(hash, uint64(uint32(change.Location.Latitude)), uint64(uint32(change.Location.Longitude)), uint64(change.Note.Position))
+	_, _ = hash.Write(key[:]) // It cannot fail.
 	return mark{number: uint64(change.Sequence), check: nonZero(hash.Sum32())}
 }
 
 // markOfNote returns the mark of a note in the log of its location.
 func markOfNote(note *notes.Note) mark {
+	var at [8]byte
+	binary.BigEndian.PutUint64(at[:], uint64(note.Time))
 	hash := fnv.New32a()
-	writeNumbers(hash, uint64(note.Time))
+	_, _ = hash.Write(at[:])
 	_, _ = hash.Write(note.Encoded) // It cannot fail.
 	return mark{number: uint64(note.Position), check: nonZero(hash.Sum32())}
 }

@@ -184,7 +184,7 @@ func (f *follower) wakeUp() {
 	}
 }
 
-// encode returns the envelopes of a delivery. The caller holds h.mu.
+// encode returns the envelopes of a delivery, until the next call. The caller holds h.mu.
 func (f *follower) encode(d delivery) []byte {
 	switch {
 	case f.isChat:
@@ -192,38 +192,45 @@ func (f *follower) encode(d delivery) []byte {
 	case d.sub != nil:
 		f.cursorAt = f.hub.now
 		f.mark(d.events)
-		if d.events.withCursor == nil {
-			d.events.withCursor = wire.AppendEnvelope(nil, d.events.marked)
-		}
-		return d.events.withCursor
+		return d.events.marked
 	case f.hub.now.Sub(f.cursorAt) < cursorInterval:
 		return d.events.envelope()
 	}
 	f.cursorAt = f.hub.now
-	return wire.AppendEnvelope(nil, slices.Concat(d.events.message(), cursorField(f.cursor())))
+	return f.envelopeWithCursor(d.events.message(), f.marks())
 }
 
 // mark encodes notes of a location with a cursor: each response has one, so that no note comes twice. All followers of the location share
 // it. The caller holds h.mu.
 func (f *follower) mark(events *events) {
 	if events.marked == nil {
-		at := f.encodeCursor(&cursor{marks: []mark{events.mark()}})
-		events.marked = slices.Concat(events.message(), cursorField(at))
+		events.marked = slices.Clone(f.envelopeWithCursor(events.message(), []mark{events.mark()}))
 	}
 }
 
-// cursor returns the cursor of a follower that is live and has queued nothing. The caller holds h.mu.
-func (f *follower) cursor() []byte {
-	var marks []mark
+// envelopeWithCursor returns the envelope of a FollowNotesResponse: that of a message, which may be empty, with a cursor. It is valid until
+// the next call. The caller holds h.mu.
+func (f *follower) envelopeWithCursor(message []byte, marks []mark) []byte {
+	h := f.hub
+	h.cursor = (&cursor{time: h.now.Unix(), marks: marks}).append(h.cursor[:0], f.lineage, f.filter)
+	var array [512]byte
+	message = appendBytes(append(array[:0], message...), responseCursor, h.cursor)
+	h.envelope = wire.AppendEnvelope(h.envelope[:0], message)
+	return h.envelope
+}
+
+// marks returns the marks for the cursor of a follower that is live and has queued nothing. They must not be changed. The caller holds h.mu.
+func (f *follower) marks() []mark {
 	switch {
 	case f.sub != nil:
-		marks = []mark{f.sub.at}
+		return []mark{f.sub.at}
 	case f.area.last != nil:
-		marks = f.area.last
+		return f.area.last
+	case f.area.ahead == nil:
+		return f.hub.marks
 	default:
-		marks = f.reached()
+		return f.reached()
 	}
-	return f.encodeCursor(&cursor{marks: marks})
 }
 
 // encodeCursor returns a cursor, for the present time if it has none.
@@ -231,7 +238,7 @@ func (f *follower) encodeCursor(c *cursor) []byte {
 	if c.time == 0 {
 		c.time = time.Now().Unix()
 	}
-	return c.encode(f.lineage, f.filter)
+	return c.append(nil, f.lineage, f.filter)
 }
 
 // lineage returns the hash of the store's lineage.
@@ -246,7 +253,7 @@ func (h *Hub) heartbeat(slot int) {
 		if f.isChat {
 			continue
 		}
-		if f.isIdle() && f.stream != nil && h.batch.TryWrite(f.stream, wire.AppendEnvelope(nil, cursorField(f.cursor()))) {
+		if f.isIdle() && f.stream != nil && h.batch.TryWrite(f.stream, f.envelopeWithCursor(nil, f.marks())) {
 			f.cursorAt = h.now
 			continue
 		}

@@ -355,7 +355,7 @@ func (m *message) send() error {
 	if sub := m.call.sub; sub != nil {
 		// Notes after it may be as old as the time at which the owner began to read.
 		at := cursor{time: sub.since / int64(time.Second), marks: []mark{markOfNote(m.last)}}
-		m.encoded = append(m.encoded, cursorField(m.call.encodeCursor(&at))...)
+		m.encoded = appendBytes(m.encoded, responseCursor, m.call.encodeCursor(&at))
 	}
 	err := m.call.messages.Send(m.encoded)
 	m.encoded = m.encoded[:0]
@@ -384,7 +384,7 @@ func (c *call) sendNotes(location notes.Location, list []notes.Note) error {
 
 func (c *call) sendEvents(events *events) error {
 	if c.sub != nil {
-		return c.messages.Send(events.marked)
+		return c.messages.Send(wire.MessageOf(events.marked))
 	}
 	return c.messages.Send(events.message())
 }

@@ -29,6 +29,8 @@ const (
 	flushInterval = time.Millisecond
 	// maxInbox is the size of the announcements that wait for the hub, in bytes. Further ones are dropped: followers catch up.
 	maxInbox = 32 << 20
+	// maxSpare is the capacity of a slice for announcements from which on it is not used again.
+	maxSpare = 1 << 10
 	// changeOverhead is the memory of a waiting change besides its note, in bytes.
 	changeOverhead = 128
 )
@@ -64,7 +66,8 @@ type Hub struct {
 	inbox   inbox
 	notice  chan struct{} // has an element after a notice that announcements were missed
 
-	delivering sync.Mutex // held while announcements are taken and delivered, in their order
+	delivering sync.Mutex           // held while announcements are taken and delivered, in their order
+	spare      []notes.Announcement // empty slice for the inbox; guarded by delivering
 
 	starting    sync.Mutex // guards unsubscribe, and is held while the hub subscribes or unsubscribes
 	unsubscribe func()     // nil while the hub is not subscribed
@@ -88,8 +91,10 @@ type Hub struct {
 	places    map[notes.Location]*place
 	areas     grid
 	batch     wire.Batch
-	now       time.Time // of the delivery in progress
-	flushedAt time.Time // when the batch was flushed
+	// cursor and envelope are buffers for those that are written: each follower of a rectangle gets its own.
+	cursor, envelope []byte
+	now              time.Time // of the delivery in progress
+	flushedAt        time.Time // when the batch was flushed
 	// foundPlaces and foundAreas are those of the notes that are being delivered.
 	foundPlaces []*place
 	foundAreas  []*follower
@@ -206,8 +211,13 @@ func (h *Hub) announceAll() {
 	if !started {
 		return // start finds them in the inbox.
 	}
-	for _, announcement := range h.inbox.take() {
+	announcements := h.inbox.take(h.spare)
+	for _, announcement := range announcements {
 		h.announce(announcement)
+	}
+	clear(announcements)
+	if h.spare = announcements; cap(h.spare) > maxSpare {
+		h.spare = nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -299,7 +309,7 @@ func (h *Hub) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.marks = nil
-	h.inbox.take()
+	h.inbox.take(nil)
 }
 
 // reconcile finds the changes that were not announced: those that were kept before the last reconciliation, or before a

@@ -40,11 +40,11 @@ func (i *inbox) wake() {
 	}
 }
 
-// take returns what has come.
-func (i *inbox) take() []notes.Announcement {
+// take returns what has come. The next announcements are put into spare.
+func (i *inbox) take(spare []notes.Announcement) []notes.Announcement {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	announcements := i.announcements
-	i.announcements, i.bytes = nil, 0
+	i.announcements, i.bytes = spare[:0], 0
 	return announcements
 }

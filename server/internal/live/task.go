@@ -65,7 +65,7 @@ func (f *follower) next(flushed bool) task {
 		}
 		return task{kind: catchUpArea, marks: slices.Clone(f.area.marks), ends: ends, gaps: h.gaps}
 	case f.currentDue || f.cursorDue || f.unmarked && time.Since(f.cursorAt) >= cursorInterval:
-		task := task{kind: sendCursor, cursor: f.cursor(), current: f.currentDue}
+		task := task{kind: sendCursor, cursor: f.encodeCursor(&cursor{marks: f.marks()}), current: f.currentDue}
 		f.currentDue, f.cursorDue, f.unmarked, f.cursorAt = false, false, false, time.Now()
 		return task
 	case !flushed:
