@@ -18,6 +18,7 @@ type stream struct {
 	conn *conn
 
 	// Response. These fields lie together at the start for TryWrite, which finds most streams in no cache.
+	id         uint32
 	sendWindow int64 // bytes of DATA that the client takes
 	outErr     error // error of writes; set when the stream is closed
 	sending    bool  // a Write of the handler is in progress
@@ -28,7 +29,6 @@ type stream struct {
 	writable   sync.Cond
 	outTimer   *time.Timer // write deadline; nil if none was set
 
-	id      uint32
 	request *http.Request           // owned by the handler
 	cancel  context.CancelCauseFunc // of the request's context
 

@@ -36,7 +36,7 @@ func TestBatchWritesToManyStreams(t *testing.T) {
 		envelope := wire.AppendEnvelope(nil, bytes.Repeat([]byte{byte(i)}, i))
 		want = append(want, envelope...)
 		for _, follower := range followers {
-			if !batch.TryWrite(follower, envelope) {
+			if !batch.TryWrite(follower.Queue(), envelope) {
 				t.Fatal("a stream does not take a message")
 			}
 		}
@@ -58,7 +58,7 @@ func TestBatchWritesToManyStreams(t *testing.T) {
 			t.Errorf("got %q, %v after the handler has returned", rest, err)
 		}
 	}
-	if batch.TryWrite(followers[0], want) {
+	if batch.TryWrite(followers[0].Queue(), want) {
 		t.Error("a stream takes a message after its end")
 	}
 }
@@ -69,7 +69,7 @@ func TestBatchLeavesOthersToHandler(t *testing.T) {
 	try := func(_ http.ResponseWriter, request *http.Request) {
 		stream, _ := wire.FromContext(request.Context())
 		var batch wire.Batch
-		if batch.TryWrite(stream, wire.AppendEnvelope(nil, []byte("early"))) {
+		if batch.TryWrite(stream.Queue(), wire.AppendEnvelope(nil, []byte("early"))) {
 			t.Error("a batch has written")
 		}
 		batch.Flush()

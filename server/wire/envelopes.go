@@ -65,12 +65,12 @@ func (e *Envelopes) Write(messages ...[]byte) error {
 // TryWrite writes an encoded message to the client without blocking. It returns false, and writes nothing, in the cases of
 // [Batch.TryWrite], and if messages are buffered or this one does not fit into the buffer.
 func (e *Envelopes) TryWrite(message []byte) bool {
-	queuer, ok := e.stream.response.(queuer)
-	if !ok || e.buffer != nil || prefixSize+len(message) > writeBufferBytes {
+	queue := e.stream.Queue()
+	if queue == nil || e.buffer != nil || prefixSize+len(message) > writeBufferBytes {
 		return false
 	}
 	buffer, _ := writeBuffers.Get().(*[]byte)
-	flush, ok := queuer.TryWrite(AppendEnvelope((*buffer)[:0], message))
+	flush, ok := queue.TryWrite(AppendEnvelope((*buffer)[:0], message))
 	writeBuffers.Put(buffer)
 	if flush != nil {
 		flush()

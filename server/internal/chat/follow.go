@@ -15,8 +15,8 @@ import (
 // Following is what a chat that follows needs beyond others.
 type Following struct {
 	Hub *live.Hub
-	// Wire is the HTTP stream, if envelopes of notes may be written to it, and else nil.
-	Wire *wire.Stream
+	// Output is the queue of the response, if envelopes of notes may be written to it, and else nil.
+	Output wire.Queue
 	// Until is when the chat ends after its client has half-closed, with the error Cause. The zero time is never.
 	Until time.Time
 	Cause error
@@ -30,9 +30,9 @@ func (s *Server) ServeFollowing(ctx context.Context, stream Stream, limiter *rat
 	chat.changed.L = &chat.mu
 	var err error
 	chat.live, err = following.Hub.OpenChat(ctx, live.ChatOptions{
-		Wire:  following.Wire,
-		Wake:  chat.wake,
-		Flush: chat.flush,
+		Output: following.Output,
+		Wake:   chat.wake,
+		Flush:  chat.flush,
 		Send: func(list []notes.Note) error {
 			chat.sendNotes(list, nil)
 			return chat.replyErr

@@ -79,7 +79,7 @@ func (b *broadcaster) GetFeature(_ context.Context, point *routeguide.Point) (*r
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for follower := range b.followers {
-		if b.batch.TryWrite(follower.stream, envelope) {
+		if b.batch.TryWrite(follower.stream.Queue(), envelope) {
 			continue
 		}
 		select {

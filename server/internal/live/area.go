@@ -8,11 +8,9 @@ import (
 
 // area is a rectangle that a follower follows.
 type area struct {
-	found []*event // in the announcement that is being delivered
+	found []*event // in an announcement of several changes that is being delivered
 	// marks are the last changes sent, by partition, of one that is behind. One that is live is where the hub is, or has queued the rest.
 	marks []mark
-	// ahead are the last changes sent of one that is live, and that has read further than the hub; nil once the hub has come there.
-	ahead []mark
 	// least is what to catch up with, at least, because it was kept before the call; nil once it has.
 	least []mark
 	// final says that the call ends once it has caught up, with last, which is behind the hub if further notes have come meanwhile.
@@ -21,29 +19,26 @@ type area struct {
 	rectangle notes.Rectangle
 }
 
-// deliverArea delivers the notes that were found in the area. The caller holds h.mu.
-func (f *follower) deliverArea(partition int, before mark) {
-	found := f.area.found
-	if f.area.marks != nil {
-		clear(found) // It will find them in the store.
-		found = found[:0]
+// deliverArea delivers consecutive notes of a partition that were found in the area. The caller holds h.mu.
+func (f *follower) deliverArea(found []*event, partition int, before mark) {
+	if !f.idle && f.area.marks != nil {
+		return // It will find them in the store.
 	}
-	if f.area.ahead != nil {
+	if f.ahead != nil {
 		found = f.skip(found, partition)
 	}
-	if f.area.found = found; len(found) == 0 {
-		return
+	if len(found) > 0 {
+		f.deliver(delivery{events: eventsOf(found), partition: partition, before: before})
 	}
-	f.deliver(delivery{events: eventsOf(&f.area.found), partition: partition, before: before})
 }
 
 // skip returns the notes that the area has not read itself. The caller holds h.mu.
 func (f *follower) skip(found []*event, partition int) []*event {
-	found = slices.DeleteFunc(found, func(event *event) bool {
-		return uint64(event.Sequence) <= f.area.ahead[partition].number
-	})
-	if !isAhead(f.area.ahead, f.hub.marks) {
-		f.area.ahead = nil
+	for len(found) > 0 && uint64(found[0].Sequence) <= f.ahead[partition].number {
+		found = found[1:]
+	}
+	if !isAhead(f.ahead, f.hub.marks) {
+		f.ahead = nil
 	}
 	return found
 }
@@ -58,10 +53,13 @@ func isAhead(marks, others []mark) bool {
 	return false
 }
 
-// reached returns the last changes that were sent or queued for a live area. The caller holds h.mu.
+// reached returns the last changes that were sent or queued for a live area. They must not be changed. The caller holds h.mu.
 func (f *follower) reached() []mark {
+	if f.ahead == nil {
+		return f.hub.marks
+	}
 	marks := slices.Clone(f.hub.marks)
-	for partition, ahead := range f.area.ahead {
+	for partition, ahead := range f.ahead {
 		if ahead.number > marks[partition].number {
 			marks[partition] = ahead
 		}

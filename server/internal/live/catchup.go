@@ -147,9 +147,9 @@ func (f *follower) catchUpArea(ctx context.Context, task task) error {
 	if isAhead(h.marks, task.marks) {
 		return nil
 	}
-	f.area.marks, f.area.ahead = nil, nil
+	f.area.marks, f.ahead = nil, nil
 	if isAhead(task.marks, h.marks) {
-		f.area.ahead = task.marks
+		f.ahead = task.marks
 	}
 	return nil
 }
@@ -243,17 +243,18 @@ func (f *follower) sendChanges(ctx context.Context, changes []notes.Change) erro
 
 // sendCursorOf sends a cursor, unless the last one was sent just now. A chat has none.
 func (f *follower) sendCursorOf(at *cursor) error {
-	if time.Since(f.lastCursor()) < cursorInterval {
+	if f.sinceCursor() < cursorInterval {
 		return nil
 	}
 	f.hub.mu.Lock()
-	f.cursorAt = time.Now()
+	f.cursorAt = time.Since(f.hub.opened)
 	f.hub.mu.Unlock()
 	return f.sendCursor(f.encodeCursor(at), false)
 }
 
-func (f *follower) lastCursor() time.Time {
+// sinceCursor returns the time since the last cursor was sent.
+func (f *follower) sinceCursor() time.Duration {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
-	return f.cursorAt
+	return time.Since(f.hub.opened) - f.cursorAt
 }

@@ -15,10 +15,10 @@ const MaxChatLocations = 1000
 // ErrTooManyFollowed is the error of a chat that would follow further locations.
 var ErrTooManyFollowed = fmt.Errorf("a chat that follows can leave notes at %d locations (open another one)", MaxChatLocations)
 
-// ChatOptions say how the notes of a chat are sent. Only Wire may be nil.
+// ChatOptions say how the notes of a chat are sent. Only Output may be nil.
 type ChatOptions struct {
-	// Wire is the HTTP stream, if envelopes of RouteNotes may be written to it.
-	Wire *wire.Stream
+	// Output is the queue of the response, if envelopes of RouteNotes may be written to it.
+	Output wire.Queue
 	// Send sends notes, and may buffer them until Flush. Both are called by Work.
 	Send  func(list []notes.Note) error
 	Flush func() error
@@ -40,7 +40,7 @@ func (h *Hub) OpenChat(ctx context.Context, options ChatOptions) (*Chat, error) 
 	}
 	chat := &Chat{added: make(map[notes.Location]struct{})}
 	chat.follower = follower{
-		stream: options.Wire,
+		output: options.Output,
 		isChat: true,
 		wake:   options.Wake,
 		subs:   make(map[notes.Location]*subscription),
@@ -90,8 +90,8 @@ func (c *Chat) Add(location notes.Location) error {
 // Follows returns whether the chat follows any location. It is called by the goroutine of Add.
 func (c *Chat) Follows() bool { return len(c.added) > 0 }
 
-// Reply is called when the store has kept a note of the chat at a location that was added: Work sends the log up to that note, less what was
-// sent. Of the first reply it sends the newest notes only, if newest is not 0.
+// Reply is called when the store has kept a note of the chat at a location that was added, and Work afterwards: it sends the log up to that
+// note, less what was sent. Of the first reply it sends the newest notes only, if newest is not 0.
 func (c *Chat) Reply(location notes.Location, through notes.Position, newest int) {
 	f := &c.follower
 	f.hub.mu.Lock()
@@ -102,15 +102,18 @@ func (c *Chat) Reply(location notes.Location, through notes.Position, newest int
 		sub.state, sub.since = behind, notes.Now()
 		sub.first = &notes.Span{Through: through, Newest: newest}
 		f.behind = append(f.behind, sub)
+		f.idle = false
 	case sub.at.number < uint64(through):
 		sub.fallBehind()
+		f.idle = false
 	}
 }
 
-// CatchUp makes Work send all that was kept so far.
+// CatchUp makes Work, which is called afterwards, send all that was kept so far.
 func (c *Chat) CatchUp() {
 	c.follower.hub.mu.Lock()
 	defer c.follower.hub.mu.Unlock()
+	c.follower.idle = false
 	for _, sub := range c.follower.subs {
 		sub.missed = true // It may catch up already, and have read the log before the last note was kept.
 		sub.fallBehind()
@@ -133,5 +136,5 @@ func (c *Chat) Delivered() int64 {
 func (f *follower) rest() {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
-	f.busy = false
+	f.idle = true
 }

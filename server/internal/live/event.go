@@ -33,17 +33,12 @@ type events struct {
 	end      mark   // of the last note, for followers of one location
 }
 
-// eventsOf returns what was found, and empties it.
-func eventsOf(found *[]*event) *events {
-	list := *found
-	if len(list) > 1 {
-		*found = nil
-		return &events{list: list}
+// eventsOf returns what was found.
+func eventsOf(found []*event) *events {
+	if len(found) == 1 {
+		return &found[0].alone
 	}
-	alone := &list[0].alone
-	clear(list)
-	*found = list[:0]
-	return alone
+	return &events{list: found}
 }
 
 func (e *events) last() *event { return e.list[len(e.list)-1] }

@@ -20,20 +20,19 @@ const (
 // follower is one call that follows, and its bounded queue. Its owner is the goroutine of the call, or the one that sends for it. While the
 // owner is idle, the hub writes to the stream itself; else it queues. If the queue overflows, the follower catches up from the store.
 type follower struct {
-	// The hub looks at these fields whenever it delivers, and finds most followers in no cache: they lie together at the start.
-	hub    *Hub
-	stream *wire.Stream  // nil if only the owner can write
-	area   *area         // of FollowNotes of a rectangle; its fields are the hub's
-	sub    *subscription // of FollowNotes of a location
-	isChat bool          // its messages are RouteNotes, and not FollowNotesResponses
-	busy   bool          // the owner is not idle; guarded by the hub's lock, as the rest of this group
-	queue  []delivery
-	behind []*subscription // those that must catch up, less the one that does
-	// cursorAt is when the last cursor was sent.
-	cursorAt  time.Time
-	delivered int64 // notes sent by the hub
+	// The hub looks at these fields whenever it delivers, and finds most followers in no cache: they fill one line of it.
+	output wire.Queue // nil if only the owner can write
+	area   *area      // of FollowNotes of a rectangle; its fields are the hub's
+	// ahead are the last changes sent of an area that is live, and that has read further than the hub; nil once the hub has come there.
+	// The hub's lock guards it, and the rest of this group.
+	ahead    []mark
+	cursorAt time.Duration // when the last cursor was sent, since the hub was opened
+	idle     bool          // the owner has nothing to do
+	isChat   bool          // its messages are RouteNotes, and not FollowNotesResponses; never changed
 
-	filter uint64 // hash of the filter in cursors
+	hub    *Hub
+	sub    *subscription // of FollowNotes of a location
+	filter uint64        // hash of the filter in cursors
 	// lineage is the hash of the lineage of the store whose notes were sent; 0 until it is known. The owner sets it, with the hub's lock.
 	lineage uint64
 	// wake wakes up an owner that is idle. The hub calls it with h.mu.
@@ -45,7 +44,10 @@ type follower struct {
 	flush      func() error
 
 	// The hub's lock guards the rest.
+	queue       []delivery
 	queuedBytes int
+	behind      []*subscription                  // those that must catch up, less the one that does
+	delivered   int64                            // notes of a chat that the hub has sent
 	subs        map[notes.Location]*subscription // of a chat
 	slot        int                              // of heartbeats
 	currentDue  bool                             // "current" is to be sent
@@ -65,7 +67,7 @@ type delivery struct {
 func (h *Hub) join(f *follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.hub, f.busy = h, true
+	f.hub = h
 	if f.lineage == 0 {
 		f.lineage = h.lineage()
 	}
@@ -119,8 +121,10 @@ func (h *Hub) unpin() {
 
 // deliver writes notes to the stream, if the owner is idle, and else queues them. The caller holds h.mu.
 func (f *follower) deliver(d delivery) {
-	if f.isIdle() && f.stream != nil && f.hub.batch.TryWrite(f.stream, f.encode(d)) {
-		f.delivered += int64(len(d.events.list))
+	if f.idle && f.hub.batch.TryWrite(f.output, f.encode(d)) {
+		if f.isChat {
+			f.delivered += int64(len(d.events.list))
+		}
 		f.hub.counts.delivered.Add(int64(len(d.events.list)))
 		return
 	}
@@ -144,7 +148,7 @@ func (f *follower) deliver(d delivery) {
 func (f *follower) overflow(d delivery) {
 	f.hub.counts.overflows.Add(1)
 	if f.area != nil {
-		f.area.marks = f.reached()
+		f.area.marks = slices.Clone(f.reached())
 	}
 	for _, queued := range slices.Backward(append(f.queue, d)) {
 		if queued.sub == nil {
@@ -167,19 +171,15 @@ func (f *follower) leaveBehind() {
 		sub.leaveBehind()
 	}
 	if f.area != nil && f.area.marks == nil {
-		f.area.marks = f.reached()
+		f.area.marks = slices.Clone(f.reached())
 	}
 	f.wakeUp()
 }
 
-// isIdle returns whether the hub may write to the stream. The caller holds h.mu.
-func (f *follower) isIdle() bool {
-	return !f.busy && len(f.queue) == 0 && len(f.behind) == 0 && (f.area == nil || f.area.marks == nil)
-}
-
-// wakeUp wakes the owner up. The caller holds h.mu.
+// wakeUp wakes the owner up, because there is something to do. The caller holds h.mu.
 func (f *follower) wakeUp() {
-	if !f.busy {
+	if f.idle {
+		f.idle = false
 		f.wake()
 	}
 }
@@ -190,14 +190,15 @@ func (f *follower) encode(d delivery) []byte {
 	case f.isChat:
 		return d.events.chatEnvelopes()
 	case d.sub != nil:
-		f.cursorAt = f.hub.now
+		f.cursorAt = f.hub.now.Sub(f.hub.opened)
 		f.mark(d.events)
 		return d.events.marked
-	case f.hub.now.Sub(f.cursorAt) < cursorInterval:
+	case f.hub.now.Sub(f.hub.opened)-f.cursorAt < cursorInterval:
 		return d.events.envelope()
+	default:
+		f.cursorAt = f.hub.now.Sub(f.hub.opened)
+		return f.envelopeWithCursor(d.events.message(), f.reached())
 	}
-	f.cursorAt = f.hub.now
-	return f.envelopeWithCursor(d.events.message(), f.marks())
 }
 
 // mark encodes notes of a location with a cursor: each response has one, so that no note comes twice. All followers of the location share
@@ -226,8 +227,6 @@ func (f *follower) marks() []mark {
 		return []mark{f.sub.at}
 	case f.area.last != nil:
 		return f.area.last
-	case f.area.ahead == nil:
-		return f.hub.marks
 	default:
 		return f.reached()
 	}
@@ -253,8 +252,8 @@ func (h *Hub) heartbeat(slot int) {
 		if f.isChat {
 			continue
 		}
-		if f.isIdle() && f.stream != nil && h.batch.TryWrite(f.stream, f.envelopeWithCursor(nil, f.marks())) {
-			f.cursorAt = h.now
+		if f.idle && h.batch.TryWrite(f.output, f.envelopeWithCursor(nil, f.marks())) {
+			f.cursorAt = h.now.Sub(h.opened)
 			continue
 		}
 		f.cursorDue = true

@@ -37,8 +37,8 @@ type Stream interface {
 	Send(encoded []byte) error
 	// Flush sends what Send has buffered.
 	Flush() error
-	// Wire returns the HTTP stream if envelopes of FollowNotesResponses may be written to it, and else nil.
-	Wire() *wire.Stream
+	// Queue returns the queue of the response if envelopes of FollowNotesResponses may be written to it, and else nil.
+	Queue() wire.Queue
 }
 
 // FollowNotes serves a call of FollowNotes until its context ends, and returns the cause of that, or the error of the store or of the
@@ -104,7 +104,7 @@ func newCall(hub *Hub, request Request, stream Stream) *call {
 	call := &call{request: request, messages: stream, woken: make(chan struct{}, 1)}
 	call.follower = follower{
 		hub:        hub,
-		stream:     stream.Wire(),
+		output:     stream.Queue(),
 		filter:     request.Filter.hash(),
 		wake:       call.wakeUp,
 		sendNotes:  call.sendNotes,
@@ -365,7 +365,7 @@ func (m *message) send() error {
 // sendCursor sends what there is, with a cursor, unless the last one was sent just now.
 func (m *message) sendCursor(at *cursor) error {
 	c := m.call
-	if time.Since(c.lastCursor()) < cursorInterval {
+	if c.sinceCursor() < cursorInterval {
 		return nil
 	}
 	if err := m.send(); err != nil {

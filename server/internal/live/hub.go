@@ -60,6 +60,7 @@ type Options struct {
 // the store.
 type Hub struct {
 	options Options
+	opened  time.Time
 	counts  counts
 	running sync.WaitGroup
 	stop    context.CancelFunc
@@ -109,7 +110,7 @@ type mark struct {
 // place is the subscriptions to a location.
 type place struct {
 	subs  []*subscription
-	found []*event // in the announcement that is being delivered
+	found []*event // in an announcement of several changes that is being delivered
 }
 
 // Counts are numbers since the start, but for Followers.
@@ -135,7 +136,7 @@ func NewHub(options Options) *Hub {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	hub := &Hub{options: options, places: make(map[notes.Location]*place)}
+	hub := &Hub{options: options, opened: time.Now(), places: make(map[notes.Location]*place)}
 	hub.inbox.ready = make(chan struct{}, 1)
 	hub.notice = make(chan struct{}, 1)
 	for i := range hub.followers {
@@ -446,21 +447,39 @@ func (h *Hub) overtake(changes []notes.Change) {
 
 // deliver delivers consecutive changes of a partition. The caller holds h.mu.
 func (h *Hub) deliver(partition int, before mark, changes []notes.Change) {
+	if len(changes) == 1 {
+		h.deliverOne(partition, before, &changes[0])
+		return
+	}
 	for i := range changes {
 		h.find(&changes[i])
 	}
 	for _, here := range h.foundPlaces {
-		events := eventsOf(&here.found)
-		for _, sub := range here.subs {
-			sub.deliver(events)
-		}
+		here.deliver(eventsOf(here.found))
+		here.found = nil
 	}
 	for _, follower := range h.foundAreas {
-		follower.deliverArea(partition, before)
+		follower.deliverArea(follower.area.found, partition, before)
+		follower.area.found = nil
 	}
 	clear(h.foundPlaces)
 	clear(h.foundAreas)
 	h.foundPlaces, h.foundAreas = h.foundPlaces[:0], h.foundAreas[:0]
+}
+
+// deliverOne delivers one change, as it is found. The caller holds h.mu.
+func (h *Hub) deliverOne(partition int, before mark, change *notes.Change) {
+	var found *event
+	if here := h.places[change.Location]; here != nil {
+		found = newEvent(change)
+		here.deliver(&found.alone)
+	}
+	h.areas.find(change.Location, func(follower *follower) {
+		if found == nil {
+			found = newEvent(change)
+		}
+		follower.deliverArea(found.list[:], partition, before)
+	})
 }
 
 // find adds a change to the place and the areas in which it is. The caller holds h.mu.
@@ -468,7 +487,7 @@ func (h *Hub) find(change *notes.Change) {
 	var found *event
 	if here := h.places[change.Location]; here != nil {
 		found = newEvent(change)
-		if len(here.found) == 0 {
+		if here.found == nil {
 			h.foundPlaces = append(h.foundPlaces, here)
 		}
 		here.found = append(here.found, found)
@@ -477,7 +496,7 @@ func (h *Hub) find(change *notes.Change) {
 		if found == nil {
 			found = newEvent(change)
 		}
-		if len(follower.area.found) == 0 {
+		if follower.area.found == nil {
 			h.foundAreas = append(h.foundAreas, follower)
 		}
 		follower.area.found = append(follower.area.found, found)

@@ -39,7 +39,7 @@ func (s *stream) Start() error { return nil }
 
 func (s *stream) Flush() error { return nil }
 
-func (s *stream) Wire() *wire.Stream { return nil }
+func (s *stream) Queue() wire.Queue { return nil }
 
 func (s *stream) Send(encoded []byte) error {
 	if s.gate != nil {

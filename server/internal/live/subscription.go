@@ -50,6 +50,13 @@ func (h *Hub) remove(sub *subscription) {
 	}
 }
 
+// deliver delivers notes of the place. The caller holds h.mu.
+func (p *place) deliver(events *events) {
+	for _, sub := range p.subs {
+		sub.deliver(events)
+	}
+}
+
 // deliver delivers notes of the location. The caller holds h.mu.
 func (s *subscription) deliver(events *events) {
 	first, last := events.list[0].Note.Position, events.last()

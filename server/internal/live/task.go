@@ -31,12 +31,12 @@ const (
 	giveUp
 )
 
-// next returns the next task. Its owner is busy until the task is to rest. Flushed says that the stream has no buffered messages.
+// next returns the next task. Its owner is idle once the task is to rest. Flushed says that the stream has no buffered messages.
 func (f *follower) next(flushed bool) task {
 	h := f.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.busy = true
+	f.idle = false
 	switch {
 	case len(f.queue) > 0:
 		first := f.queue[0]
@@ -64,14 +64,14 @@ func (f *follower) next(flushed bool) task {
 			}
 		}
 		return task{kind: catchUpArea, marks: slices.Clone(f.area.marks), ends: ends, gaps: h.gaps}
-	case f.currentDue || f.cursorDue || f.unmarked && time.Since(f.cursorAt) >= cursorInterval:
+	case f.currentDue || f.cursorDue || f.unmarked && time.Since(h.opened)-f.cursorAt >= cursorInterval:
 		task := task{kind: sendCursor, cursor: f.encodeCursor(&cursor{marks: f.marks()}), current: f.currentDue}
-		f.currentDue, f.cursorDue, f.unmarked, f.cursorAt = false, false, false, time.Now()
+		f.currentDue, f.cursorDue, f.unmarked, f.cursorAt = false, false, false, time.Since(h.opened)
 		return task
 	case !flushed:
 		return task{kind: flushStream}
 	default:
-		f.busy = false
+		f.idle = true
 		return task{}
 	}
 }

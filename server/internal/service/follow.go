@@ -64,7 +64,7 @@ func (h *handler) serveFollowing(ctx context.Context, stream *chatStream, limite
 	if err := stream.sender.Start(); err != nil {
 		return chat.Traffic{}, err
 	}
-	options := chat.Following{Hub: h.hub, Wire: stream.sender.Wire(), Cause: errMaxAge}
+	options := chat.Following{Hub: h.hub, Output: stream.sender.Queue(), Cause: errMaxAge}
 	if h.maxChatAge > 0 {
 		options.Until = stream.start.Add(h.maxChatAge)
 	}

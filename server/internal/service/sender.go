@@ -89,12 +89,12 @@ func (s *sender[Message, Pointer]) Flush() error {
 	return s.writeError(s.envelopes.Flush())
 }
 
-// Wire returns the HTTP stream if envelopes may be written to it, and else nil.
-func (s *sender[Message, Pointer]) Wire() *wire.Stream {
+// Queue returns the queue of the response if envelopes may be written to it, and else nil.
+func (s *sender[Message, Pointer]) Queue() wire.Queue {
 	if s.envelopes == nil {
 		return nil
 	}
-	return s.wireStream
+	return s.wireStream.Queue()
 }
 
 // stalledOr returns [wire.ErrStalled] if that is why Connect could not send, and otherwise err.
