@@ -17,8 +17,8 @@ const (
 	// maxQueued is how much output of a connection may be queued, in bytes, before handlers must wait. Beyond twice of it, the connection
 	// is not read.
 	maxQueued = 32 << 10
-	// maxAcks is how many bytes of answers to PINGs wait for other output.
-	maxAcks = 8 << 10
+	// maxAcks is how many answers to PINGs wait for other output.
+	maxAcks = 256
 	// startBytes is how much output is written without a flush.
 	startBytes = 4 << 10
 	// writePiece is the part of the output, in bytes, that must be written within the stall timeout. It is more than handlers can queue, so
@@ -26,10 +26,13 @@ const (
 	writePiece = 64 << 10
 	// ackDelay is how long a PING's answer may wait for other output to join: longer than a busy client takes between two messages.
 	ackDelay = 5 * time.Millisecond
-	// manyAcksDelay is the same for a client that sends another PING within manyAcksInterval. grpc-go does so whenever it gets data, to
-	// estimate bandwidth.
-	manyAcksDelay    = 20 * time.Millisecond
-	manyAcksInterval = time.Second
+	// manyAcksDelay is the same for a client that sends another PING within manyAcksInterval. grpc-go sends one whenever it gets data after
+	// the answer to the last one, to estimate bandwidth. Its answer joins no output within manyAcksJoinDelay, unless there is so much that
+	// the estimate can change: grpc-go's does by two thirds of 64 KiB.
+	manyAcksDelay     = 40 * time.Millisecond
+	manyAcksJoinDelay = 20 * time.Millisecond
+	manyAcksInterval  = time.Second
+	muchOutput        = 16 << 10
 )
 
 var outputBuffers = sync.Pool{New: func() any {
@@ -41,18 +44,20 @@ var outputBuffers = sync.Pool{New: func() any {
 type output struct {
 	queued  []byte  // frames; nil if there are none
 	buffer  *[]byte // from outputBuffers, behind queued
-	control int     // bytes of queued that are control frames
 	writing bool    // the writer runs
 	ended   bool    // nothing is queued any more
 	// flushDue is set while a caller of TryWrite is going to flush.
 	flushDue bool
 	drained  sync.Cond
-	// ackTimer starts the writer at ackDue, when the answer to a PING has waited long enough. It is not reset while it runs, but runs again:
-	// the runtime looks at all of its timers after a reset.
-	ackTimer   *time.Timer
-	ackIsTimed bool
-	ackDue     time.Time
-	lastPinged time.Time // when the last PING came
+	// acks are the data of PINGs whose answers wait. From acksJoin on they join other output, and at acksDue they are written without it.
+	acks              [][8]byte
+	acksJoin, acksDue time.Time
+	written           int       // bytes since acks was empty
+	pingedAt          time.Time // when the last PING came
+	// ackTimer starts the writer at acksDue. It is not reset while it runs, but runs again: the runtime looks at all of its timers after a
+	// reset.
+	ackTimer     *time.Timer
+	acksAreTimed bool
 	// waiting are the streams that have DATA to send, in the order in which they asked.
 	waiting []*stream
 	// last is the stream of the DATA frame at the end of queued, which starts at lastAt and may get longer; nil if there is none.
@@ -74,14 +79,8 @@ func (o *output) appendHeader(length int, kind http2.FrameType, flags http2.Flag
 	o.queued = binary.BigEndian.AppendUint32(o.queued, stream)
 }
 
-// appendControl appends the header of a control frame.
-func (o *output) appendControl(length int, kind http2.FrameType, flags http2.Flags, stream uint32) {
-	o.appendHeader(length, kind, flags, stream)
-	o.control += frameHeaderSize + length
-}
-
 func (o *output) appendSettings(settings ...http2.Setting) {
-	o.appendControl(6*len(settings), http2.FrameSettings, 0, 0)
+	o.appendHeader(6*len(settings), http2.FrameSettings, 0, 0)
 	for _, setting := range settings {
 		o.queued = binary.BigEndian.AppendUint16(o.queued, uint16(setting.ID))
 		o.queued = binary.BigEndian.AppendUint32(o.queued, setting.Val)
@@ -89,7 +88,7 @@ func (o *output) appendSettings(settings ...http2.Setting) {
 }
 
 func (o *output) appendSettingsAck() {
-	o.appendControl(0, http2.FrameSettings, http2.FlagSettingsAck, 0)
+	o.appendHeader(0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }
 
 func (o *output) appendPing(ack bool, data [8]byte) {
@@ -97,22 +96,22 @@ func (o *output) appendPing(ack bool, data [8]byte) {
 	if ack {
 		flags = http2.FlagPingAck
 	}
-	o.appendControl(len(data), http2.FramePing, flags, 0)
+	o.appendHeader(len(data), http2.FramePing, flags, 0)
 	o.queued = append(o.queued, data[:]...)
 }
 
 func (o *output) appendWindowUpdate(stream uint32, increment int) {
-	o.appendControl(4, http2.FrameWindowUpdate, 0, stream)
+	o.appendHeader(4, http2.FrameWindowUpdate, 0, stream)
 	o.queued = binary.BigEndian.AppendUint32(o.queued, uint32(increment))
 }
 
 func (o *output) appendReset(stream uint32, code http2.ErrCode) {
-	o.appendControl(4, http2.FrameRSTStream, 0, stream)
+	o.appendHeader(4, http2.FrameRSTStream, 0, stream)
 	o.queued = binary.BigEndian.AppendUint32(o.queued, uint32(code))
 }
 
 func (o *output) appendGoAway(last uint32, code http2.ErrCode) {
-	o.appendControl(8, http2.FrameGoAway, 0, 0)
+	o.appendHeader(8, http2.FrameGoAway, 0, 0)
 	o.queued = binary.BigEndian.AppendUint32(o.queued, last)
 	o.queued = binary.BigEndian.AppendUint32(o.queued, uint32(code))
 }
@@ -203,8 +202,10 @@ func (c *conn) write() {
 	}
 	o := &c.output
 	for len(o.queued) > 0 && c.closed == nil {
+		o.joinAcksInTime()
 		frames, buffer := o.queued, o.buffer
-		o.queued, o.buffer, o.last, o.control = nil, nil, nil, 0
+		o.queued, o.buffer, o.last = nil, nil, nil
+		o.written += len(frames)
 		o.drained.Broadcast()
 		c.wakeNext()
 		c.mu.Unlock()
@@ -240,53 +241,71 @@ func (c *conn) writePieces(frames []byte) error {
 	return nil
 }
 
-// acknowledge queues the answer to a PING. It is written together with other output, or after a delay. The caller holds c.mu.
+// acknowledge answers a PING, together with other output, or after a delay. The caller holds c.mu.
 func (c *conn) acknowledge(data [8]byte) {
 	o := &c.output
-	isDue := o.control > 0 // The writer, or the timer, was started for a control frame before.
-	o.appendPing(true, data)
-	now, delay := time.Now(), ackDelay
-	if now.Sub(o.lastPinged) < manyAcksInterval {
-		delay = manyAcksDelay
+	now := time.Now()
+	joinDelay, delay := time.Duration(0), ackDelay
+	if now.Sub(o.pingedAt) < manyAcksInterval {
+		joinDelay, delay = manyAcksJoinDelay, manyAcksDelay
 	}
-	o.lastPinged = now
+	o.pingedAt = now
+	isFirst := len(o.acks) == 0
+	o.acks = append(o.acks, data)
 	switch {
-	case len(c.streams) == 0 || o.control > maxAcks:
+	case len(c.streams) == 0 || len(o.acks) == maxAcks:
+		o.joinAcks()
 		c.startWriter()
-	case isDue || o.writing:
-	default:
-		o.ackDue = now.Add(delay)
-		c.timeAck(delay)
+	case isFirst:
+		o.written = 0
+		o.acksJoin, o.acksDue = now.Add(joinDelay), now.Add(delay)
+		c.timeAcks(delay)
 	}
 }
 
-// timeAck starts the timer of answers to PINGs, unless it runs. The caller holds c.mu.
-func (c *conn) timeAck(delay time.Duration) {
+// joinAcksInTime adds the answers that wait to the output that is going to be written, unless they may wait longer.
+func (o *output) joinAcksInTime() {
+	if len(o.acks) > 0 && (o.written+len(o.queued) >= muchOutput || !time.Now().Before(o.acksJoin)) {
+		o.joinAcks()
+	}
+}
+
+// joinAcks adds the answers that wait to the output.
+func (o *output) joinAcks() {
+	for _, data := range o.acks {
+		o.appendPing(true, data)
+	}
+	o.acks = o.acks[:0]
+}
+
+// timeAcks starts the timer of answers to PINGs, unless it runs. The caller holds c.mu.
+func (c *conn) timeAcks(delay time.Duration) {
 	o := &c.output
 	switch {
-	case o.ackIsTimed:
+	case o.acksAreTimed:
 		return
 	case o.ackTimer == nil:
-		o.ackTimer = time.AfterFunc(delay, c.ackIsDue)
+		o.ackTimer = time.AfterFunc(delay, c.acksAreDue)
 	default:
 		o.ackTimer.Reset(delay)
 	}
-	o.ackIsTimed = true
+	o.acksAreTimed = true
 }
 
-// ackIsDue is called by the timer.
-func (c *conn) ackIsDue() {
+// acksAreDue is called by the timer.
+func (c *conn) acksAreDue() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.output
-	o.ackIsTimed = false
-	if o.control == 0 || o.writing || o.ended {
+	o.acksAreTimed = false
+	if len(o.acks) == 0 || o.ended {
 		return
 	}
-	if left := time.Until(o.ackDue); left > 0 {
-		c.timeAck(left) // The answer that was due has been written with other output, and this is a later one.
+	if left := time.Until(o.acksDue); left > 0 {
+		c.timeAcks(left) // The answers that were due have been written with other output, and these are later ones.
 		return
 	}
+	o.joinAcks()
 	c.startWriter()
 }
 

@@ -32,16 +32,16 @@ func TestPingAckDoesNotWaitForFlush(t *testing.T) {
 	})
 }
 
-// The answer to a PING waits for other output to join: for 5 ms, and for 20 ms after another one within a second. Without a
-// stream, there is nothing to wait for.
+// The answer to a PING waits for other output to join: for 5 ms, and for 40 ms after another one within a second, which joins from 20 ms
+// on, and much output at once. Without a stream, there is nothing to wait for.
 func TestPingAckWaitsForOutput(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		flush := make(chan struct{})
+		flush := make(chan int)
 		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
-			for range flush {
+			for length := range flush {
+				_, _ = response.Write(make([]byte, length))
 				_ = http.NewResponseController(response).Flush()
-				_, _ = io.WriteString(response, "x")
 			}
 		})})
 		defer close(flush)
@@ -52,29 +52,32 @@ func TestPingAckWaitsForOutput(t *testing.T) {
 			begin := time.Now()
 			c.must(c.WritePing(false, [8]byte{}))
 			synctest.Wait()
-			meanwhile()
+			go meanwhile()
 			c.await(http2.FramePing, 0)
 			if passed := time.Since(begin); passed != want {
 				t.Errorf("the answer comes after %v, want %v", passed, want)
 			}
 		}
 		idle := func() {}
-		write := func() {
-			flush <- struct{}{}
-			synctest.Wait()
+		writeAfter := func(delay time.Duration, length int) func() {
+			return func() {
+				time.Sleep(delay)
+				flush <- length
+			}
 		}
 		ping(0, idle)
 		c.get(1, "/")
-		write()
+		flush <- 1
 		c.await(http2.FrameHeaders, 1)
 		time.Sleep(time.Second)
+		ping(2*time.Millisecond, writeAfter(2*time.Millisecond, 1))
+		time.Sleep(time.Second)
 		ping(5*time.Millisecond, idle)
-		ping(20*time.Millisecond, idle)
-		ping(10*time.Millisecond, func() { // It joins.
-			time.Sleep(10 * time.Millisecond)
-			write()
-		})
-		ping(20*time.Millisecond, idle) // It waits as long, although the timer of the last one runs still.
+		ping(40*time.Millisecond, idle)
+		ping(40*time.Millisecond, writeAfter(19*time.Millisecond, 1))
+		ping(25*time.Millisecond, writeAfter(25*time.Millisecond, 1))
+		ping(40*time.Millisecond, idle) // It waits as long, although the timer of the last one runs still.
+		ping(3*time.Millisecond, writeAfter(3*time.Millisecond, 16<<10))
 		time.Sleep(time.Second)
 		ping(5*time.Millisecond, idle)
 	})
