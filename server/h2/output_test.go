@@ -78,7 +78,31 @@ func TestPingAckWaitsForOutput(t *testing.T) {
 		ping(25*time.Millisecond, writeAfter(25*time.Millisecond, 1))
 		ping(40*time.Millisecond, idle) // It waits as long, although the timer of the last one runs still.
 		ping(3*time.Millisecond, writeAfter(3*time.Millisecond, 16<<10))
+		ping(40*time.Millisecond, writeAfter(3*time.Millisecond, 1))
 		time.Sleep(time.Second)
 		ping(5*time.Millisecond, idle)
+	})
+}
+
+// Many answers do not wait.
+func TestPingAcksAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pipes := servePipes(t, &h2.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
+			<-request.Context().Done()
+		})})
+		c := newClient(t, pipes.Dial(t))
+		c.post(1, "/")
+		synctest.Wait()
+		begin := time.Now()
+		for range 256 {
+			c.must(c.WritePing(false, [8]byte{}))
+		}
+		for range 256 {
+			c.await(http2.FramePing, 0)
+		}
+		if passed := time.Since(begin); passed > 0 {
+			t.Errorf("the answers come after %v", passed)
+		}
 	})
 }

@@ -90,8 +90,8 @@ func (c *Chat) Add(location notes.Location) error {
 // Follows returns whether the chat follows any location. It is called by the goroutine of Add.
 func (c *Chat) Follows() bool { return len(c.added) > 0 }
 
-// Reply is called when the store has kept a note of the chat at a location that was added, and Work afterwards: it sends the log up to that
-// note, less what was sent. Of the first reply it sends the newest notes only, if newest is not 0.
+// Reply is called when the store has kept a note of the chat at a location that was added: Work sends the log up to that note, less what was
+// sent. Of the first reply it sends the newest notes only, if newest is not 0.
 func (c *Chat) Reply(location notes.Location, through notes.Position, newest int) {
 	f := &c.follower
 	f.hub.mu.Lock()
@@ -102,18 +102,15 @@ func (c *Chat) Reply(location notes.Location, through notes.Position, newest int
 		sub.state, sub.since = behind, notes.Now()
 		sub.first = &notes.Span{Through: through, Newest: newest}
 		f.behind = append(f.behind, sub)
-		f.idle = false
 	case sub.at.number < uint64(through):
 		sub.fallBehind()
-		f.idle = false
 	}
 }
 
-// CatchUp makes Work, which is called afterwards, send all that was kept so far.
+// CatchUp makes Work send all that was kept so far.
 func (c *Chat) CatchUp() {
 	c.follower.hub.mu.Lock()
 	defer c.follower.hub.mu.Unlock()
-	c.follower.idle = false
 	for _, sub := range c.follower.subs {
 		sub.missed = true // It may catch up already, and have read the log before the last note was kept.
 		sub.fallBehind()

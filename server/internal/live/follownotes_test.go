@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	routeguidev1 "example.com/routeguide/gen/routeguide/v1"
@@ -227,6 +228,31 @@ func TestFollowNotesDrains(t *testing.T) {
 	}
 }
 
+// A follower of a rectangle gets a cursor with a note, but not more often than once a second.
+func TestFollowNotesSendsCursors(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memorystore.New()
+		hub := live.NewHub(live.Options{Store: store})
+		defer hub.Close()
+		stream := newStream()
+		stream.direct = true
+		end := follow(t, hub, live.Request{Filter: world}, stream)
+		stream.waitCurrent()
+		before := stream.cursors
+		for i := range 50 { // in five seconds
+			time.Sleep(100 * time.Millisecond)
+			leave(t, store, here, "note")
+			stream.waitFor(i + 1)
+		}
+		if got := stream.cursors - before; got != 5 {
+			t.Errorf("%d cursors, want 5", got)
+		}
+		_ = end()
+		_ = store.Close()
+	})
+}
+
 // Every follower hears every log in order, while notes are left, connections are cut, announcements are lost and followers stall.
 func TestFollowNotesKeepsOrder(t *testing.T) {
 	t.Parallel()
@@ -287,6 +313,7 @@ func followRandomly(t *testing.T, written context.Context, hub *live.Hub, store 
 	for last := false; !last; {
 		last = written.Err() != nil
 		stream := newStream()
+		stream.direct = random.IntN(2) == 0
 		stop := context.AfterFunc(written, stream.wake)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)

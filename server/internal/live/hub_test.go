@@ -69,12 +69,13 @@ func TestHubFindsGaps(t *testing.T) {
 	}
 }
 
-// late announces nothing until it is released, and then notes that were forgotten meanwhile, as their positions only.
+// late announces nothing until it is released.
 type late struct {
 	notes.Store
 
 	release chan struct{}
 	hold    atomic.Bool
+	forgets bool // it announces notes that were forgotten meanwhile, as their positions only
 	running sync.WaitGroup
 }
 
@@ -85,7 +86,7 @@ func (l *late) Subscribe(announce func(notes.Announcement)) func() {
 			return
 		}
 		announcement.Changes = slices.Clone(announcement.Changes)
-		for i := range announcement.Changes {
+		for i := 0; l.forgets && i < len(announcement.Changes); i++ {
 			announcement.Changes[i].Note = notes.Note{Position: announcement.Changes[i].Note.Position}
 		}
 		l.running.Go(func() {
@@ -101,7 +102,7 @@ func TestHubResetsWhereNotesWereForgotten(t *testing.T) {
 	for name, filter := range map[string]live.Filter{"location": at(here), "rectangle": world} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := &late{Store: memorystore.New(), release: make(chan struct{})}
+			store := &late{Store: memorystore.New(), release: make(chan struct{}), forgets: true}
 			hub := newHub(t, live.Options{Store: store, Retention: time.Hour})
 			concerned, other := newStream(), newStream()
 			follow(t, hub, live.Request{Filter: filter, Newest: 1}, concerned)
@@ -129,6 +130,32 @@ func TestHubResetsWhereNotesWereForgotten(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A follower of a rectangle may have read a note before it is announced, and does not hear it twice.
+func TestHubSkipsWhatWasRead(t *testing.T) {
+	t.Parallel()
+	store := &late{Store: memorystore.New(), release: make(chan struct{})}
+	hub := newHub(t, live.Options{Store: store})
+	before, after := newStream(), newStream()
+	before.direct, after.direct = true, true
+	follow(t, hub, live.Request{Filter: world}, before)
+	before.waitCurrent()
+	store.hold.Store(true)
+	leave(t, store, here, "late")
+	store.hold.Store(false)
+	follow(t, hub, live.Request{Filter: world, Newest: 1}, after)
+	after.waitCurrent()
+	after.check(t, "late")
+	close(store.release)
+	store.running.Wait()
+	for i, text := range []string{"new", "newer"} {
+		leave(t, store, there, text)
+		before.waitFor(i + 2)
+		after.waitFor(i + 2)
+	}
+	before.check(t, "late", "new", "newer")
+	after.check(t, "late", "new", "newer")
 }
 
 // unreachable is a store that cannot be read for a while, and whose announcements are lost meanwhile.

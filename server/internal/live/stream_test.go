@@ -16,14 +16,18 @@ import (
 	"example.com/routeguide/server/wire"
 )
 
-// stream records the responses of a call, as a client that reads them. Its messages go by the goroutine of the call.
+// stream records the responses of a call, as a client that reads them. Its messages go by the goroutine of the call, and if it is direct, by
+// the hub's too.
 type stream struct {
-	gate chan struct{} // if not nil, each Send takes an element
+	gate   chan struct{} // if not nil, each Send takes an element
+	direct bool
+	tries  int // of the hub
 
 	mu      sync.Mutex
 	changed sync.Cond
 	heard   []*routeguidev1.Note
 	cursor  []byte
+	cursors int // responses with one
 	current int // responses
 	resets  int
 	failed  error // of Send
@@ -39,7 +43,20 @@ func (s *stream) Start() error { return nil }
 
 func (s *stream) Flush() error { return nil }
 
-func (s *stream) Queue() wire.Queue { return nil }
+func (s *stream) Queue() wire.Queue {
+	if !s.direct {
+		return nil
+	}
+	return s
+}
+
+// TryWrite takes all envelopes but each seventh, as where a window is full.
+func (s *stream) TryWrite(envelopes []byte) (flush func(), ok bool) {
+	if s.tries++; s.tries%7 == 0 {
+		return nil, false
+	}
+	return func() {}, s.Send(wire.MessageOf(envelopes)) == nil
+}
 
 func (s *stream) Send(encoded []byte) error {
 	if s.gate != nil {
@@ -61,6 +78,7 @@ func (s *stream) Send(encoded []byte) error {
 	s.heard = append(s.heard, response.GetNotes()...)
 	if len(response.GetCursor()) > 0 {
 		s.cursor = response.GetCursor()
+		s.cursors++
 	}
 	if response.GetCurrent() {
 		s.current++
