@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"example.com/routeguide/server/internal/notes"
@@ -49,7 +50,7 @@ func (f *follower) sendLog(ctx context.Context, sub *subscription, at mark, span
 	// The first reply of a chat begins where the log does now.
 	verified, isLater := at.number == 0 && span.Through != notes.Everything.Through, false
 	span.After = notes.Position(max(at.number, 1) - 1)
-	for chunk, err := range f.hub.options.Store.Range(ctx, sub.location, span) {
+	for chunk, err := range f.hub.readLog(ctx, sub.location, span) {
 		if err != nil {
 			return at, err
 		}
@@ -87,10 +88,18 @@ func (f *follower) sendLog(ctx context.Context, sub *subscription, at mark, span
 	return at, nil
 }
 
+// readLog reads a span of a log in chunks, which other followers may share.
+func (h *Hub) readLog(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+	if span.Newest > 0 {
+		return h.options.Store.Range(ctx, location, span) // It is read as a whole: notes may come after a part.
+	}
+	return h.logs.all(ctx, logKey{location, span})
+}
+
 // verifyLast checks that nothing was forgotten between a chunk that has been read and the last note before it: that one is still there.
 func (f *follower) verifyLast(ctx context.Context, location notes.Location, at mark) error {
 	position := notes.Position(at.number)
-	for _, err := range f.hub.options.Store.Range(ctx, location, notes.Span{After: position - 1, Through: position}) {
+	for _, err := range f.hub.readLog(ctx, location, notes.Span{After: position - 1, Through: position}) {
 		return err
 	}
 	return ErrOvertaken
@@ -161,7 +170,7 @@ func (f *follower) catchUpPartition(ctx context.Context, task task, partition in
 		return nil
 	}
 	known := at.number == 0
-	for changes, err := range f.hub.options.Store.Changes(ctx, partition, notes.Sequence(max(at.number, 1))) {
+	for changes, err := range f.hub.replays.all(ctx, replayKey{partition, notes.Sequence(max(at.number, 1))}) {
 		if errors.Is(err, notes.ErrOutOfRange) {
 			return ErrOvertaken
 		}
@@ -223,7 +232,7 @@ func (f *follower) sendChanges(ctx context.Context, changes []notes.Change) erro
 		parts[at].count++
 	}
 	for _, part := range parts {
-		for chunk, err := range f.hub.options.Store.Range(ctx, part.location, part.span) {
+		for chunk, err := range f.hub.readLog(ctx, part.location, part.span) {
 			if err != nil {
 				return err
 			}

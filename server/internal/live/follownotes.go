@@ -155,14 +155,14 @@ func (c *call) resume(ctx context.Context, at cursor) (bool, error) {
 
 // ends returns the last changes of all partitions, with checks where the hub has come to them.
 func (h *Hub) ends(ctx context.Context) ([]mark, error) {
-	numbers, err := h.options.Store.Ends(ctx)
-	if err != nil {
-		return nil, err
+	read := h.storeEnds.first(ctx, struct{}{})
+	if read.err != nil {
+		return nil, read.err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ends := make([]mark, len(numbers))
-	for partition, number := range numbers {
+	ends := make([]mark, len(read.items))
+	for partition, number := range read.items {
 		if ends[partition].number = uint64(number); ends[partition].number == h.marks[partition].number {
 			ends[partition] = h.marks[partition]
 		}

@@ -63,9 +63,15 @@ type Hub struct {
 	opened  time.Time
 	counts  counts
 	running sync.WaitGroup
+	ctx     context.Context //nolint:containedctx // stop ends it.
 	stop    context.CancelFunc
 	inbox   inbox
 	notice  chan struct{} // has an element after a notice that announcements were missed
+
+	// Reads of the store by followers.
+	logs      shared[logKey, notes.Note]
+	replays   shared[replayKey, notes.Change]
+	storeEnds shared[struct{}, notes.Sequence]
 
 	delivering sync.Mutex           // held while announcements are taken and delivered, in their order
 	spare      []notes.Announcement // empty slice for the inbox; guarded by delivering
@@ -142,14 +148,14 @@ func NewHub(options Options) *Hub {
 	for i := range hub.followers {
 		hub.followers[i] = make(map[*follower]struct{})
 	}
-	var ctx context.Context
-	ctx, hub.stop = context.WithCancel(context.Background())
-	hub.running.Go(func() { hub.deliverAll(ctx) })
-	hub.running.Go(func() { hub.reconcileAll(ctx) })
+	hub.ctx, hub.stop = context.WithCancel(context.Background())
+	hub.shareReads()
+	hub.running.Go(func() { hub.deliverAll(hub.ctx) })
+	hub.running.Go(func() { hub.reconcileAll(hub.ctx) })
 	return hub
 }
 
-// Close ends the hub's goroutine and its subscription. It must be called before the store is closed, and when no call follows.
+// Close ends the hub's goroutines and its subscription. It must be called before the store is closed, and when no call follows.
 func (h *Hub) Close() {
 	h.stop()
 	h.running.Wait()
