@@ -34,7 +34,8 @@ const lastText = "last"
 type crowd struct {
 	urls      []string // of servers of one store; clients go to the next one after an error
 	locations []*routeguide.Point
-	padding   string // of texts
+	padding   string        // of texts
+	pause     time.Duration // of a client after each note
 
 	ctx       context.Context //nolint:containedctx // The context of all calls.
 	cancel    context.CancelFunc
@@ -125,6 +126,7 @@ func (c *crowd) write(t *testing.T, writer int) {
 	}
 	for number := 0; !c.ended.Load(); number++ {
 		c.leave(t, clients, c.locations[number%len(c.locations)], fmt.Sprintf("w%d-%06d%s", writer, number, c.padding))
+		time.Sleep(c.pause)
 	}
 }
 
@@ -265,11 +267,23 @@ func (c *crowd) checkLeft(t *testing.T, logs map[notes.Location][]string) {
 	}
 }
 
-// check compares what was received with the logs, and logs the counts.
-func (c *crowd) check(t *testing.T, logs map[notes.Location][]string) {
+// conclude adds a follower late, ends the crowd, checks it, and stops the servers.
+func (c *crowd) conclude(t *testing.T, servers ...*faultServer) (total counts) {
+	t.Helper()
+	c.follow(t, 20, c.locations[3], connect.WithGRPC())
+	c.progress(t, 20)
+	c.finish(t)
+	total = c.check(t, c.read(t))
+	for _, server := range servers {
+		server.stop(t)
+	}
+	return total
+}
+
+// check compares what was received with the logs, and returns the counts, which it also logs.
+func (c *crowd) check(t *testing.T, logs map[notes.Location][]string) (total counts) {
 	t.Helper()
 	c.checkLeft(t, logs)
-	var total counts
 	for _, listener := range c.listeners {
 		total.calls += listener.calls
 		if listener.request.GetRectangle() != nil {
@@ -303,6 +317,7 @@ func (c *crowd) check(t *testing.T, logs map[notes.Location][]string) {
 	}
 	t.Logf("%d notes left, %d calls of LeaveNote repeated; %d calls that follow: %d notes delivered, lost %d, doubled %d, out of order %d; of rectangles repeated %d; %d resets",
 		len(c.left), c.retried.Load(), total.calls, total.delivered, total.lost, total.doubled, total.disordered, total.repeated, total.resets)
+	return total
 }
 
 // counts are numbers of notes, of calls and of resets.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"example.com/routeguide/gen/routeguide"
 	"example.com/routeguide/gen/routeguide/v1/routeguidev1connect"
 	"example.com/routeguide/internal/process"
 	"example.com/routeguide/internal/redistest"
@@ -69,11 +71,7 @@ func TestFollowersSurviveKill9(t *testing.T) {
 		crowd.progress(t, 1+rand.IntN(100))
 		server.restart(t)
 	}
-	crowd.follow(t, 20, crowd.locations[3], connect.WithGRPC())
-	crowd.progress(t, 20)
-	crowd.finish(t)
-	crowd.check(t, crowd.read(t))
-	server.stop(t)
+	crowd.conclude(t, server)
 }
 
 // Followers whose connections are cut after random numbers of bytes miss nothing.
@@ -182,27 +180,18 @@ func TestFollowersOfTwoServersSurviveKill9(t *testing.T) {
 		redis.Kill(t)
 		redis.Run(t)
 	}
-	crowd.follow(t, 20, crowd.locations[3], connect.WithGRPC())
-	crowd.progress(t, 20)
-	crowd.finish(t)
-	crowd.check(t, crowd.read(t))
-	for _, server := range servers {
-		server.stop(t)
-	}
+	crowd.conclude(t, servers...)
 }
 
 // Followers of two servers on a Redis Cluster miss nothing while slots move and masters fail over.
 func TestFollowersSurviveFailover(t *testing.T) {
 	t.Parallel()
 	skipIfShort(t)
-	nodes := redistest.StartCluster(t)
 	const partitions = 4
-	args := []string{"--store", fmt.Sprintf("redis://%s?addr=%s&addr=%s&partitions=%d", nodes[0].Addr, nodes[1].Addr, nodes[2].Addr, partitions), "--redis-replicas", "1"}
-	servers := []*faultServer{startFaultServer(t, args...), startFaultServer(t, args...)}
-	crowd := newCrowd(t, servers[0].url, servers[1].url)
+	nodes, servers, crowd := newClusterCrowd(t, partitions, []string{"--redis-replicas", "1"}, []string{"--redis-replicas", "1"})
 	crowd.start(t)
 	for partition := range partitions {
-		slot := nodes[0].CLI(t, "CLUSTER", "KEYSLOT", fmt.Sprintf("routeguide:{%d}:changes", partition))
+		slot := slotOf(t, nodes[0], partition)
 		if hasKeys(t, nodes, slot) {
 			redistest.MoveSlot(t, nodes, slot, nil, nil)
 			crowd.progress(t, 1)
@@ -221,20 +210,99 @@ func TestFollowersSurviveFailover(t *testing.T) {
 		}
 	}
 	crowd.progress(t, 20)
-	crowd.follow(t, 20, crowd.locations[3], connect.WithGRPC())
-	crowd.progress(t, 20)
-	crowd.finish(t)
-	crowd.check(t, crowd.read(t))
-	for _, server := range servers {
-		server.stop(t)
+	crowd.conclude(t, servers...)
+}
+
+// Followers of two servers on a Redis Cluster miss nothing, and are not reset, while redis-cli moves all that they follow from master to
+// master and back. Their calls end each second, so that they also read what they follow while it moves. One server does not wait for
+// replicas: it sends notes to Redis another way.
+func TestFollowersSurviveReshard(t *testing.T) {
+	t.Parallel()
+	skipIfShort(t)
+	const partitions, rounds = 16, 2
+	nodes, servers, crowd := newClusterCrowd(t, partitions, []string{"--redis-replicas", "1", "--max-chat-age", "1s"}, []string{"--max-chat-age", "1s"})
+	// redis-cli takes the lowest slots, a millisecond each: these locations are in the low ones of the first two masters.
+	for i, at := range []int32{1, 2, 4, 5, 20} {
+		crowd.locations[i] = &routeguide.Point{Latitude: at, Longitude: at}
 	}
+	crowd.pause = 10 * time.Millisecond // Each note is a key more to move.
+	crowd.start(t)
+	owners := make(map[int]*redistest.Node) // by partition that has notes
+	for partition := range partitions {
+		for _, master := range nodes[:3] {
+			if keysIn(t, master, slotOf(t, master, partition)) > 1 { // not only its lineage
+				owners[partition] = master
+			}
+		}
+	}
+	began, moved := time.Now(), 0
+	for range rounds {
+		for _, move := range []struct{ from, to, slots int }{{0, 1, 248}, {1, 0, 248}, {1, 2, 321}, {2, 1, 321}} {
+			from, to := nodes[move.from], nodes[move.to]
+			if err := redistest.Reshard(t, from, to, move.slots); err != nil {
+				t.Fatal(err)
+			}
+			for partition, owner := range owners {
+				if owner != from || keysIn(t, to, slotOf(t, to, partition)) == 0 {
+					continue
+				}
+				owners[partition] = to
+				moved++
+				eventuallyWithin(t, faultTimeout, "both servers subscribe where the partition is now", func() bool {
+					return strings.HasSuffix(to.CLI(t, "PUBSUB", "SHARDNUMSUB", fmt.Sprintf("routeguide:{%d}:wake", partition)), "\n2")
+				})
+			}
+			crowd.progress(t, 1)
+		}
+	}
+	t.Logf("partitions with notes were moved %d times in %v", moved, time.Since(began).Round(time.Millisecond))
+	if want := 2 * rounds * len(owners); moved != want {
+		t.Errorf("want %d times", want)
+	}
+	if !slices.ContainsFunc(nodes, func(node *redistest.Node) bool {
+		return strings.Contains(node.CLI(t, "INFO", "errorstats"), "errorstat_TRYAGAIN:")
+	}) {
+		t.Error("nobody has met a slot that moves")
+	}
+	if total := crowd.conclude(t, servers...); total.resets > 0 {
+		t.Errorf("followers were reset %d times", total.resets)
+	}
+}
+
+// newClusterCrowd starts a Redis Cluster, servers with some arguments on it, and their crowd.
+func newClusterCrowd(t *testing.T, partitions int, args ...[]string) (nodes []*redistest.Node, servers []*faultServer, crowd *crowd) {
+	t.Helper()
+	nodes = redistest.StartCluster(t)
+	store := fmt.Sprintf("redis://%s?addr=%s&addr=%s&partitions=%d", nodes[0].Addr, nodes[1].Addr, nodes[2].Addr, partitions)
+	var urls []string
+	for _, own := range args {
+		server := startFaultServer(t, append([]string{"--store", store}, own...)...)
+		servers, urls = append(servers, server), append(urls, server.url)
+	}
+	return nodes, servers, newCrowd(t, urls...)
+}
+
+// slotOf returns the slot of a partition of the store, which any node knows.
+func slotOf(t *testing.T, node *redistest.Node, partition int) string {
+	t.Helper()
+	return node.CLI(t, "CLUSTER", "KEYSLOT", fmt.Sprintf("routeguide:{%d}:changes", partition))
+}
+
+// keysIn returns the number of keys that a node has in a slot.
+func keysIn(t *testing.T, node *redistest.Node, slot string) int {
+	t.Helper()
+	count, err := strconv.Atoi(node.CLI(t, "CLUSTER", "COUNTKEYSINSLOT", slot))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
 }
 
 // hasKeys returns whether a slot has keys.
 func hasKeys(t *testing.T, nodes []*redistest.Node, slot string) bool {
 	t.Helper()
 	for _, node := range nodes {
-		if node.CLI(t, "CLUSTER", "COUNTKEYSINSLOT", slot) != "0" {
+		if keysIn(t, node, slot) > 0 {
 			return true
 		}
 	}

@@ -180,6 +180,29 @@ return #keys`
 	}
 }
 
+// Reshard moves a number of slots of a cluster from one master to another one with redis-cli, which takes the lowest ones, and
+// returns once redis-cli finds nothing wrong with the cluster: the nodes agree a moment later.
+func Reshard(t *testing.T, from, to *Node, slots int) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := process.Run(ctx, "redis-cli", "--cluster", "reshard", from.Addr, "--cluster-from", from.CLI(t, "CLUSTER", "MYID"),
+		"--cluster-to", to.CLI(t, "CLUSTER", "MYID"), "--cluster-slots", strconv.Itoa(slots), "--cluster-yes"); err != nil {
+		return err
+	}
+	for {
+		_, err := process.Run(ctx, "redis-cli", "--cluster", "check", from.Addr)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
 // Ports are from below those that Linux gives to outgoing connections, which could take a free one before a node does.
 const (
 	firstPort = 20_000
