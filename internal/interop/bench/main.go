@@ -99,7 +99,7 @@ var modes = []mode{
 	{name: "live notes, 50/s to 1000 followers on 20 connections", figures: oneLocation, round: oneLocationRound, rounds: 5, live: true, peer: true, followers: 1000, connections: 20, rate: 50, notes: 300},
 	{name: "live notes, 5/s to 10000 followers on 20 connections", figures: oneLocation, round: oneLocationRound, rounds: 5, live: true, peer: true, followers: 10_000, connections: 20, rate: 5, notes: 40},
 	{name: "live notes, 10000 silent followers on 200 connections", figures: silentFollowers, round: silentFollowersRound, rounds: 3, live: true, peer: true, followers: 10_000, connections: 200},
-	{name: "live notes, 10000/s to 10000 rectangles on 20 connections", figures: rectangles, round: rectanglesRound, rounds: 5, live: true, followers: 10_000, connections: 20, rate: 10_000, notes: 40_000},
+	{name: "live notes, 10000/s to 10000 rectangles on 20 connections", figures: rectangles, round: rectanglesRound, rounds: 5, live: true, followers: 10_000, connections: 20, rate: 10_000, notes: 100_000},
 	{name: "live notes, 64 MiB to 100 followers beside 1000 slow consumers", figures: slowConsumers, round: slowConsumersRound, rounds: 3, live: true, followers: 1000, connections: 20, rate: 128, notes: 4096, text: 16 << 10},
 	{name: "live notes, from one server to another by one Redis", figures: twoServers, round: twoServersRound, rounds: 5, live: true, followers: 1, connections: 1, rate: 50, notes: 200},
 }
