@@ -3,7 +3,9 @@ package live
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"iter"
+	"runtime/debug"
 	"sync"
 
 	"example.com/routeguide/server/internal/notes"
@@ -41,6 +43,8 @@ type read[Item any] struct {
 	items []Item
 	more  bool // there may be further items
 	err   error
+	// panicked is the panic of the store, or empty. Each call that shares the read panics with it, as if it had read itself.
+	panicked string
 }
 
 // all reads all items of a key, in chunks that stay valid, and must not be changed.
@@ -68,6 +72,9 @@ func (s *shared[Key, Item]) first(ctx context.Context, key Key) *read[Item] {
 	joined := s.join(key)
 	select {
 	case <-joined.done:
+		if joined.panicked != "" {
+			panic(joined.panicked)
+		}
 		return joined
 	case <-ctx.Done():
 		return &read[Item]{err: context.Cause(ctx)}
@@ -109,6 +116,11 @@ func (s *shared[Key, Item]) take(key Key, read *read[Item]) {
 
 // fill reads the first items.
 func (s *shared[Key, Item]) fill(key Key, read *read[Item]) {
+	defer func() {
+		if value := recover(); value != nil {
+			read.panicked = fmt.Sprintf("%v\n\n%s", value, debug.Stack())
+		}
+	}()
 	bytes := 0
 	for chunk, err := range s.open(s.hub.ctx, key) {
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -145,6 +146,42 @@ func TestSharedReadBeginsAfterwards(t *testing.T) {
 		_ = endSecond()
 		_ = store.Close()
 	})
+}
+
+// broken is a store whose reads panic for a while.
+type broken struct {
+	lossy
+}
+
+func (b broken) Range(ctx context.Context, location notes.Location, span notes.Span) iter.Seq2[[]notes.Note, error] {
+	if b.lose() {
+		panic("a bug in the store")
+	}
+	return b.Store.Range(ctx, location, span)
+}
+
+// A panic of the store ends the calls that share the read, and not the server.
+func TestSharedReadPanics(t *testing.T) {
+	t.Parallel()
+	var lose atomic.Bool
+	store := broken{lossy{memorystore.New(), lose.Load}}
+	hub := newHub(t, live.Options{Store: store})
+	stream, panicked := newStream(), make(chan any)
+	go func() {
+		defer func() { panicked <- recover() }()
+		_ = hub.FollowNotes(t.Context(), live.Request{Filter: at(here)}, stream)
+	}()
+	stream.waitCurrent()
+	lose.Store(true)
+	leave(t, store, here, "not announced")
+	if got := fmt.Sprint(<-panicked); !strings.Contains(got, "a bug in the store") || !strings.Contains(got, "Range") {
+		t.Errorf("the call ends with the panic %q, want that of the store with its stack", got)
+	}
+	lose.Store(false)
+	other := newStream()
+	follow(t, hub, live.Request{Filter: at(here), Newest: 1}, other)
+	other.waitFor(1)
+	other.check(t, "not announced")
 }
 
 // A follower that ends does not wait for the store, nor do others that share its read lose it.
