@@ -9,6 +9,10 @@ import (
 	"example.com/routeguide/server/internal/notes"
 )
 
+// firstStep is the number of changes after which a follower of a rectangle that catches up may get its first cursor. It doubles while the
+// client takes them fast: one whose connection is slow, and breaks often, must get on, and others read a log in few parts.
+const firstStep = 64
+
 // catchUp sends the notes of a location that were kept after the last one that was sent. If it fails, the location is still behind.
 func (f *follower) catchUp(ctx context.Context, task task) error {
 	sub := task.sub
@@ -169,7 +173,7 @@ func (f *follower) catchUpPartition(ctx context.Context, task task, partition in
 	if at == end || at.number == end.number && (at.check == 0 || end.check == 0) {
 		return nil
 	}
-	known := at.number == 0
+	known, step := at.number == 0, firstStep
 	for changes, err := range f.hub.replays.all(ctx, replayKey{partition, notes.Sequence(max(at.number, 1))}) {
 		if errors.Is(err, notes.ErrOutOfRange) {
 			return ErrOvertaken
@@ -194,12 +198,20 @@ func (f *follower) catchUpPartition(ctx context.Context, task task, partition in
 		if len(changes) == 0 {
 			continue
 		}
-		if err := f.sendChanges(ctx, changes); err != nil {
-			return err
-		}
-		task.marks[partition] = markOfChange(&changes[len(changes)-1])
-		if err := f.sendCursorOf(&cursor{marks: task.marks}); err != nil {
-			return err
+		for len(changes) > 0 {
+			part := changes[:min(step, len(changes))]
+			changes = changes[len(part):]
+			begun := time.Now()
+			if err := f.sendChanges(ctx, part); err != nil {
+				return err
+			}
+			if time.Since(begun) < cursorInterval/8 {
+				step *= 2
+			}
+			task.marks[partition] = markOfChange(&part[len(part)-1])
+			if err := f.sendCursorOf(&cursor{marks: task.marks}); err != nil {
+				return err
+			}
 		}
 	}
 	if !known {

@@ -253,6 +253,42 @@ func TestFollowNotesSendsCursors(t *testing.T) {
 	})
 }
 
+// A follower of a rectangle gets on, although each of its connections breaks before it has caught up.
+func TestFollowNotesGetsOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const count, perCall = 2000, 200
+		store := memorystore.New()
+		hub := live.NewHub(live.Options{Store: store})
+		defer hub.Close()
+		stream := newStream()
+		end := follow(t, hub, live.Request{Filter: world}, stream)
+		stream.waitCurrent()
+		_ = end()
+		cursor := stream.cut()
+		for i := range count {
+			leave(t, store, notes.Location{Latitude: int32(i)}, "note")
+		}
+		heard := make(map[int32]bool)
+		calls := 0
+		for ; len(heard) < count && calls < 2*count/perCall; calls++ {
+			stream := newStream()
+			stream.delay = 10 * time.Millisecond // It has a few seconds.
+			end := follow(t, hub, live.Request{Filter: world, Cursor: cursor}, stream)
+			stream.wait(func() bool { return len(stream.heard) >= perCall || stream.current > 0 })
+			cursor = stream.cut()
+			_ = end()
+			for _, note := range stream.heard {
+				heard[note.GetLocation().GetLatitude()] = true
+			}
+		}
+		if len(heard) < count {
+			t.Errorf("%d of %d notes are heard by %d calls", len(heard), count, calls)
+		}
+		_ = store.Close()
+	})
+}
+
 // Every follower hears every log in order, while notes are left, connections are cut, announcements are lost and followers stall.
 func TestFollowNotesKeepsOrder(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,6 +21,7 @@ import (
 // the hub's too.
 type stream struct {
 	gate   chan struct{} // if not nil, each Send takes an element
+	delay  time.Duration // of each Send
 	direct bool
 	tries  int // of the hub
 
@@ -62,6 +64,7 @@ func (s *stream) Send(encoded []byte) error {
 	if s.gate != nil {
 		<-s.gate
 	}
+	time.Sleep(s.delay)
 	var response routeguidev1.FollowNotesResponse
 	if err := proto.Unmarshal(encoded, &response); err != nil {
 		return err
